@@ -1,0 +1,208 @@
+"""A snapshot as a tree of nodes: by path, by name, by position, without any table (FORMAT.md, section 8.3).
+
+Every function takes the `BlobSource` to read from, so that a caller may first try the one that never blocks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from backthen.repository import format as fmt
+from backthen.repository.errors import MalformedError, MissingError, PathNotFound
+from backthen.repository.ids import SnapshotId
+from backthen.repository.model.entry import BlobRef, Entry, EntryType
+from backthen.repository.model.page import Child, Page, check_child, decode_links_page, decode_tree_page
+from backthen.repository.model.records import Root
+from backthen.repository.objects.source import BlobSource
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """An entry at its place in a snapshot.
+
+    Attributes:
+        place: position of the name in the snapshot.
+        position: position of the inode: `place`, or for a name of a link group that of the group's record.
+        name: the raw name.
+        entry: the metadata; for a name of a link group that of the group's record, whose `names` is the link count.
+    """
+
+    place: int
+    position: int
+    name: bytes
+    entry: Entry
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotTree:
+    """The tree of one snapshot. Holds no pages itself."""
+
+    id: SnapshotId
+    root: Root
+
+    @property
+    def top(self) -> Node:
+        """The top directory, at position 0."""
+        return Node(0, 0, b"", self.root.top)
+
+    @property
+    def position_count(self) -> int:
+        """How many positions the snapshot uses: the top, all entries, all link groups."""
+        return self._links_start + self.root.link_count
+
+    @property
+    def _links_start(self) -> int:
+        return 1 + self.root.top.below
+
+    def lookup(self, source: BlobSource, directory: Node, name: bytes) -> Node | None:
+        """The child of `directory` called `name`, or None."""
+        if directory.entry.page is None:
+            return None
+        found = _find_key(source, _checked_top(source, directory), name, decode_tree_page)
+        if found is None:
+            return None
+        start, entry = found
+        return self._node(source, directory.position + 1 + start, entry)
+
+    def children(self, source: BlobSource, directory: Node, *, after: int = 0) -> Iterator[Node]:
+        """The children of `directory` in order, from the first whose `place - directory.position` is above `after`."""
+        if directory.entry.page is not None:
+            for start, entry in _iterate(source, _checked_top(source, directory), after):
+                yield self._node(source, directory.position + 1 + start, entry)
+
+    def at(self, source: BlobSource, position: int) -> Node:
+        """The node at a position.
+
+        Raises:
+            PathNotFound: the snapshot has no such position.
+        """
+        if position == 0:
+            return self.top
+        if position >= self._links_start:
+            return self._link_at(source, position)
+        directory = self.top
+        while True:
+            ref = _checked_top(source, directory)
+            start, entry = _find_start(source, ref, position - directory.position - 1, decode_tree_page)
+            place = directory.position + 1 + start
+            if place == position:
+                return self._node(source, place, entry)
+            directory = Node(place, place, entry.name, entry)
+
+    def resolve(self, source: BlobSource, path: bytes) -> Node:
+        """The node at a path of names joined by slashes; no link is followed.
+
+        Raises:
+            PathNotFound: there is nothing at the path.
+        """
+        node = self.top
+        for name in path.split(b"/"):
+            if name:
+                child = self.lookup(source, node, name) if node.entry.is_directory else None
+                if child is None:
+                    shown = path.decode(errors="backslashreplace")
+                    raise PathNotFound(f"the snapshot {self.id.hex()[:8]} has no {shown!r}")
+                node = child
+        return node
+
+    def _node(self, source: BlobSource, place: int, entry: Entry) -> Node:
+        if entry.type != EntryType.LINK_NAME:
+            return Node(place, place, entry.name, entry)
+        if self.root.links is None:
+            raise MissingError("a name of a link group has no record")
+        found = _find_key(source, self.root.links, entry.link_group, decode_links_page)
+        if found is None:
+            raise MissingError("a name of a link group has no record")
+        ordinal, record = found
+        return Node(place, self._links_start + ordinal, entry.name, record)
+
+    def _link_at(self, source: BlobSource, position: int) -> Node:
+        ordinal = position - self._links_start
+        if self.root.links is None or ordinal >= self.root.link_count:
+            raise PathNotFound(f"the snapshot {self.id.hex()[:8]} has no position {position}")
+        _, record = _find_start(source, self.root.links, ordinal, decode_links_page)
+        return Node(position, position, b"", record)
+
+
+def _checked_top(source: BlobSource, directory: Node) -> BlobRef:
+    """The top page of a directory, held against what the entry says is below."""
+    entry = directory.entry
+    if entry.page is None:
+        raise MalformedError("a directory has entries below it but no page")
+    page = source.page(entry.page, decode_tree_page)
+    if (page.count, page.size) != (entry.below, entry.size):
+        raise MalformedError("a directory does not hold what its entry says")
+    return entry.page
+
+
+def _descend(
+    source: BlobSource, ref: BlobRef, decode: Callable[[bytes], Page], choose: Callable[[Page, int], int]
+) -> tuple[int, Page, int]:
+    """Go down to the leaf that `choose` leads to: (positions before the leaf, leaf, index in it; -1 for none)."""
+    page = source.page(ref, decode)
+    base = 0
+    for _ in range(fmt.PAGE_LEVELS_MAX):
+        index = choose(page, base)
+        if page.level == 0 or index < 0:
+            return base, page, index
+        child = page.items[index]
+        assert isinstance(child, Child)
+        base += page.starts[index]
+        lower = source.page(child.ref, decode)
+        check_child(child, lower, parent_level=page.level)
+        page = lower
+    raise MalformedError("a page tree is too deep")
+
+
+def _find_key(
+    source: BlobSource, ref: BlobRef, key: bytes, decode: Callable[[bytes], Page]
+) -> tuple[int, Entry] | None:
+    base, leaf, index = _descend(source, ref, decode, lambda page, _: page.index_of(key))
+    if index < 0 or leaf.keys[index] != key:
+        return None
+    return base + leaf.starts[index], _entry(leaf, index)
+
+
+def _find_start(
+    source: BlobSource, ref: BlobRef, start: int, decode: Callable[[bytes], Page]
+) -> tuple[int, Entry]:
+    def choose(page: Page, base: int) -> int:
+        if start - base >= page.count:
+            raise MalformedError("a position lies beyond its page")
+        return page.index_at(start - base)
+
+    base, leaf, index = _descend(source, ref, decode, choose)
+    return base + leaf.starts[index], _entry(leaf, index)
+
+
+def _iterate(source: BlobSource, ref: BlobRef, after: int) -> Iterator[tuple[int, Entry]]:
+    """Entries with the positions before each, from the first for which 1 + positions exceeds `after`."""
+    stack: list[tuple[int, Page, int]] = []
+    page = source.page(ref, decode_tree_page)
+    base = 0
+    index = 0 if after == 0 else min(page.index_at(min(after, page.count)), len(page.items) - 1)
+    while True:
+        if index == len(page.items):
+            if not stack:
+                return
+            base, page, index = stack.pop()
+            continue
+        start = base + page.starts[index]
+        item = page.items[index]
+        if isinstance(item, Child):
+            stack.append((base, page, index + 1))
+            lower = source.page(item.ref, decode_tree_page)
+            check_child(item, lower, parent_level=page.level)
+            page, base = lower, start
+            index = 0 if after <= start else min(page.index_at(min(after - start, page.count)), len(page.items) - 1)
+            continue
+        index += 1
+        if start + 1 > after:
+            yield start, _entry(page, index - 1)
+
+
+def _entry(leaf: Page, index: int) -> Entry:
+    entry = leaf.items[index]
+    assert isinstance(entry, Entry)
+    return entry

@@ -1,0 +1,357 @@
+"""The local table of all blobs: first 16 bytes of the id to pack, segment and ordinal (FORMAT.md, section 6).
+
+It is a cache: deleting it costs time only. It is shared by all processes of a user through the page cache, and its memory does not grow with
+the repository. A *main* generation is immutable and was written in sorted order; what came since is in a small *delta*, merged when it
+has grown to a tenth. Each folder holds one generation:
+
+    current             sealed: number of the generation, least lengths of its files
+    <number>/main       LMDB, immutable
+    <number>/delta      LMDB, written under its own lock
+    lock                held by whoever makes a new generation
+
+Invariants: a file shorter than `current` says is never opened (LMDB would kill the process with SIGBUS). Nothing is believed to be stored
+because it stands here: that is for the caller to hold against the storage's list of packs.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import heapq
+import os
+import shutil
+import struct
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from itertools import accumulate
+from pathlib import Path
+from typing import NamedTuple
+
+import lmdb
+import msgspec
+
+from backthen.repository import format as fmt
+from backthen.repository.bounded import LRUCache
+from backthen.repository.crypto import ObjectKind, RepositoryKeys, open_object, seal_object
+from backthen.repository.errors import CacheError, DamageError, NewerFormatError
+from backthen.repository.ids import ObjectId, PackId
+from backthen.repository.model.records import IndexedPack, IndexObject
+
+_MAP_BYTES = 16 * 1024 * fmt.MIB
+_DELTA_ENTRIES_MIN = 200_000
+_DELTA_SHARE = 10
+_PACK_RECORDS_MAX = 256
+_LOCATION = struct.Struct(">IIH")
+_NUMBER = struct.Struct(">I")
+_MARKER_BOUND_TO = b"local index"
+_BLOBS, _COPIES, _PACKS, _NUMBERS, _OBJECTS = b"blobs", b"copies", b"packs", b"numbers", b"objects"
+_TABLES = (_BLOBS, _COPIES, _PACKS, _NUMBERS, _OBJECTS)
+
+
+class Location(NamedTuple):
+    """Where a blob is: number of the pack in one generation of the table, segment in the pack, ordinal in the segment."""
+
+    generation: _Generation
+    pack_number: int
+    segment: int
+    ordinal: int
+
+
+class PackRecord(NamedTuple):
+    """A pack of the table: id, class, and where each segment begins (with the end as last element), in bytes."""
+
+    id: PackId
+    pack_class: int
+    counts: tuple[int, ...]
+    offsets: tuple[int, ...]
+
+
+class _Marker(msgspec.Struct, frozen=True, array_like=True):
+    generation: int
+    main_bytes: int
+    delta_bytes: int
+
+
+class _Environment:
+    """One LMDB file with the five tables."""
+
+    def __init__(self, path: Path, *, writable: bool) -> None:
+        self.path = path
+        self.env = lmdb.open(
+            str(path), subdir=False, map_size=_MAP_BYTES, max_dbs=len(_TABLES), readonly=not writable,
+            lock=writable, create=writable, readahead=False, mode=0o600, max_readers=1024,
+        )  # fmt: skip
+        if writable:
+            self.env.reader_check()
+        self.tables = {
+            name: self.env.open_db(name, create=writable, dupsort=name == _COPIES) for name in _TABLES
+        }
+
+    def count(self, table: bytes) -> int:
+        with self.env.begin() as txn:
+            return int(txn.stat(self.tables[table])["entries"])
+
+
+class _Generation:
+    """The two open files of one generation. Numbers of packs have a meaning within it only."""
+
+    def __init__(self, number: int, main: _Environment, delta: _Environment) -> None:
+        self.number = number
+        self.main = main
+        self.delta = delta
+        self.pack_ids: dict[int, PackId] = {}
+        self.packs: LRUCache[int, PackRecord] = LRUCache(_PACK_RECORDS_MAX)
+
+    def pack_value(self, number: int) -> bytes:
+        """The stored record of a pack."""
+        with self.delta.env.begin() as transaction:
+            value = self.get(transaction, _PACKS, _NUMBER.pack(number))
+        assert value is not None, "a location names a pack that is not in the table"
+        return value
+
+    def get(self, transaction: lmdb.Transaction, table: bytes, key: bytes) -> bytes | None:
+        """A value, as an open transaction on the delta sees it."""
+        value: bytes | None = transaction.get(key, db=self.delta.tables[table])
+        if value is None:
+            with self.main.env.begin() as main:
+                value = main.get(key, db=self.main.tables[table])
+        return value
+
+    def merged(self, table: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """All keys and values of a table in order."""
+        with self.main.env.begin() as main, self.delta.env.begin() as delta:
+            yield from heapq.merge(main.cursor(self.main.tables[table]), delta.cursor(self.delta.tables[table]))
+
+
+class LocalIndex:
+    """The open table. Look-ups are safe from several threads; `add` and `clear` from one at a time."""
+
+    def __init__(self, folder: Path, keys: RepositoryKeys) -> None:
+        """Open the table in `folder`, made anew where it is missing or not usable.
+
+        Raises:
+            CacheError: the folder cannot be used.
+        """
+        self._folder = folder
+        self._keys = keys
+        self._retired: list[_Generation] = []
+        with self._cache_errors("used"):
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            number = self._usable_generation()
+            if number is None:
+                with self._exclusive():
+                    number = self._usable_generation() or self._write_generation(None)
+            self._generation = self._open(number)
+
+    def close(self) -> None:
+        """Let go of the files."""
+        for generation in (*self._retired, self._generation):
+            generation.main.env.close()
+            generation.delta.env.close()
+
+    def lookup(self, prefix: bytes) -> Location | None:
+        """Where a blob is, by the first 16 bytes of its id."""
+        generation = self._generation
+        with generation.delta.env.begin() as transaction:
+            value = generation.get(transaction, _BLOBS, prefix)
+        return None if value is None else Location(generation, *_LOCATION.unpack(value))
+
+    def copies(self, prefix: bytes) -> list[Location]:
+        """All places of a blob; there are several when two clients stored it at once."""
+        first = self.lookup(prefix)
+        places = [] if first is None else [first]
+        generation = self._generation
+        for environment in (generation.delta, generation.main):
+            with environment.env.begin() as transaction:
+                cursor = transaction.cursor(environment.tables[_COPIES])
+                if cursor.set_key(prefix):
+                    places.extend(Location(generation, *_LOCATION.unpack(value)) for value in cursor.iternext_dup())
+        return places
+
+    def pack_id(self, location: Location) -> PackId:
+        """The id of the pack at a location."""
+        generation, number = location.generation, location.pack_number
+        pack_id = generation.pack_ids.get(number)
+        if pack_id is None:
+            pack_id = PackId(ObjectId(generation.pack_value(number)[: fmt.ID_BYTES]))
+            generation.pack_ids[number] = pack_id
+        return pack_id
+
+    def pack(self, location: Location) -> PackRecord:
+        """The pack at a location."""
+        generation, number = location.generation, location.pack_number
+        record = generation.packs.get(number)
+        if record is None:
+            record = _decode_pack(generation.pack_value(number))
+            generation.packs[number] = record
+        return record
+
+    def has_pack(self, pack_id: PackId) -> bool:
+        """Whether a pack is in the table."""
+        generation = self._generation
+        with generation.delta.env.begin() as transaction:
+            return generation.get(transaction, _NUMBERS, pack_id) is not None
+
+    def packs(self) -> Iterator[PackRecord]:
+        """All packs of the table."""
+        return (_decode_pack(value) for _, value in self._generation.merged(_PACKS))
+
+    def object_ids(self) -> set[ObjectId]:
+        """The ids of the index objects that are in the table."""
+        return {ObjectId(key) for key, _ in self._generation.merged(_OBJECTS)}
+
+    @property
+    def blob_count(self) -> int:
+        """How many blobs the table knows."""
+        return self._generation.main.count(_BLOBS) + self._generation.delta.count(_BLOBS)
+
+    def add(self, objects: Iterable[tuple[ObjectId, IndexObject]]) -> None:
+        """Take in index objects; those already in are passed over.
+
+        Raises:
+            CacheError: the table cannot be written.
+        """
+        with self._cache_errors("written"), self._exclusive():
+            self._follow()
+            for object_id, index in objects:
+                self._insert(object_id, index)
+            generation = self._generation
+            entries = generation.delta.count(_BLOBS)
+            if entries > max(_DELTA_ENTRIES_MIN, generation.main.count(_BLOBS) // _DELTA_SHARE):
+                self._go_over(self._write_generation(generation))
+            else:
+                self._mark(generation.number)
+
+    def clear(self) -> None:
+        """Forget everything, for an index whose objects were merged or removed.
+
+        Raises:
+            CacheError: the table cannot be written.
+        """
+        with self._cache_errors("written"), self._exclusive():
+            self._go_over(self._write_generation(None))
+
+    def _insert(self, object_id: ObjectId, index: IndexObject) -> None:
+        generation = self._generation
+        tables = generation.delta.tables
+        with generation.delta.env.begin(write=True) as transaction:
+            if generation.get(transaction, _OBJECTS, object_id) is not None:
+                return
+            transaction.put(object_id, b"", db=tables[_OBJECTS])
+            for pack in index.packs:
+                number = self._number_pack(transaction, index.pack_class, pack)
+                for prefix, location in _locations(number, pack) if number is not None else ():
+                    known = generation.get(transaction, _BLOBS, prefix) is not None
+                    transaction.put(prefix, location, db=tables[_COPIES if known else _BLOBS])
+
+    def _number_pack(self, transaction: lmdb.Transaction, pack_class: int, pack: IndexedPack) -> int | None:
+        """A new number for a pack, or None when it has one: all records of one pack are equal."""
+        generation = self._generation
+        if generation.get(transaction, _NUMBERS, pack.id) is not None:
+            return None
+        tables = generation.delta.tables
+        number = generation.main.count(_PACKS) + int(transaction.stat(tables[_PACKS])["entries"])
+        key = _NUMBER.pack(number)
+        transaction.put(key, pack.id + bytes((pack_class,)) + pack.lengths + pack.counts, db=tables[_PACKS])
+        transaction.put(pack.id, key, db=tables[_NUMBERS])
+        return number
+
+    def _follow(self) -> None:
+        """Go over to the generation that another process may have made."""
+        number = self._usable_generation()
+        if number is None:
+            number = self._write_generation(None)
+        if number != self._generation.number:
+            self._go_over(number)
+
+    def _go_over(self, number: int) -> None:
+        """Use another generation. The old one stays open: other threads may be reading it."""
+        self._retired.append(self._generation)
+        self._generation = self._open(number)
+
+    def _open(self, number: int) -> _Generation:
+        folder = self._folder / str(number)
+        return _Generation(
+            number, _Environment(folder / "main", writable=False), _Environment(folder / "delta", writable=True)
+        )
+
+    def _write_generation(self, source: _Generation | None) -> int:
+        """Write the next generation, with all that `source` holds or empty, and make it the current one."""
+        numbers = [int(path.name) for path in self._folder.iterdir() if path.name.isdigit()]
+        number = max(numbers, default=0) + 1
+        building = self._folder / f"{number}.building"
+        shutil.rmtree(building, ignore_errors=True)
+        building.mkdir(mode=0o700)
+        _write_main(building / "main", source)
+        _Environment(building / "delta", writable=True).env.close()
+        os.rename(building, self._folder / str(number))
+        self._mark(number)
+        for old in numbers:
+            shutil.rmtree(self._folder / str(old), ignore_errors=True)
+        return number
+
+    def _usable_generation(self) -> int | None:
+        """What `current` says, if it is authentic and the files are as long as it says."""
+        try:
+            data = (self._folder / "current").read_bytes()
+            payload = open_object(self._keys, ObjectKind.INDEX, data, name="current", associated=_MARKER_BOUND_TO)
+            marker = msgspec.msgpack.decode(payload, type=_Marker)
+            main_bytes, delta_bytes = self._lengths(marker.generation)
+        except (OSError, DamageError, NewerFormatError, msgspec.MsgspecError):
+            return None
+        return marker.generation if main_bytes == marker.main_bytes and delta_bytes >= marker.delta_bytes else None
+
+    def _mark(self, number: int) -> None:
+        payload = msgspec.msgpack.encode(_Marker(number, *self._lengths(number)))
+        sealed = seal_object(self._keys, ObjectKind.INDEX, payload, _MARKER_BOUND_TO)
+        temporary = self._folder / "current.building"
+        temporary.write_bytes(sealed)
+        os.replace(temporary, self._folder / "current")
+
+    def _lengths(self, number: int) -> tuple[int, int]:
+        folder = self._folder / str(number)
+        return os.stat(folder / "main").st_size, os.stat(folder / "delta").st_size
+
+    @contextmanager
+    def _exclusive(self) -> Iterator[None]:
+        with open(self._folder / "lock", "wb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+    @contextmanager
+    def _cache_errors(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, lmdb.Error) as error:
+            raise CacheError(
+                f"the index cache in {self._folder} cannot be {what}: {error}",
+                hint="Make room, or choose another --cache-dir.",
+            ) from error
+
+
+def _write_main(path: Path, source: _Generation | None) -> None:
+    """An immutable file, appended in sorted order (five times as fast and half as large as in random order)."""
+    environment = _Environment(path, writable=True)
+    if source is not None:
+        for table in _TABLES:
+            with environment.env.begin(write=True) as transaction:
+                cursor = transaction.cursor(environment.tables[table])
+                cursor.putmulti(source.merged(table), append=table != _COPIES)
+    environment.env.close()
+    path.with_name("main-lock").unlink(missing_ok=True)
+
+
+def _decode_pack(value: bytes) -> PackRecord:
+    pack_id, pack_class = PackId(ObjectId(value[: fmt.ID_BYTES])), value[fmt.ID_BYTES]
+    numbers = struct.unpack(f">{(len(value) - fmt.ID_BYTES - 1) // 4}I", value[fmt.ID_BYTES + 1 :])
+    half = len(numbers) // 2
+    return PackRecord(pack_id, pack_class, numbers[half:], tuple(accumulate(numbers[:half], initial=fmt.PACK_HEADER_BYTES)))
+
+
+def _locations(number: int, pack: IndexedPack) -> Iterator[tuple[bytes, bytes]]:
+    """(prefix, packed location) of each blob of a pack."""
+    counts = struct.unpack(f">{len(pack.counts) // 4}I", pack.counts)
+    at = 0
+    for segment, count in enumerate(counts):
+        for ordinal in range(count):
+            yield pack.prefixes[at : at + fmt.ID_PREFIX_BYTES], _LOCATION.pack(number, segment, ordinal)
+            at += fmt.ID_PREFIX_BYTES

@@ -1,0 +1,1 @@
+"""The data model: entries, pages, records. Pure: no I/O, no keys, no clock."""

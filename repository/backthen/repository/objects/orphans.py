@@ -1,0 +1,53 @@
+"""Packs that no index object describes: what a killed snapshot left behind, to be used by the next one."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+
+from backthen.repository import format as fmt
+from backthen.repository.crypto import RepositoryKeys, object_id, open_pack_cipher
+from backthen.repository.errors import DamageError, ObjectMissing
+from backthen.repository.ids import PackId
+from backthen.repository.index import LocalIndex, encode_index
+from backthen.repository.model.records import IndexedPack, IndexObject
+from backthen.repository.packs import PackDirectory, read_pack_directory
+from backthen.repository.storage import Storage, index_name, pack_name
+
+
+def load_pack_directory(storage: Storage, keys: RepositoryKeys, pack_id: PackId, length: int) -> PackDirectory:
+    """What a stored pack of `length` bytes says of itself.
+
+    Raises:
+        DamageError: it was damaged, changed, or is gone.
+        StorageError: the storage failed.
+    """
+    name = pack_name(pack_id)
+    cipher = open_pack_cipher(keys, storage.get(name, 0, fmt.PACK_HEADER_BYTES))
+    return read_pack_directory(cipher, length, lambda offset, count: storage.get(name, offset, count))
+
+
+def index_orphans(
+    storage: Storage, keys: RepositoryKeys, index: LocalIndex, packs: Iterable[tuple[PackId, int]]
+) -> int:
+    """Index those of the given packs (id, length in bytes) that no index object describes; how many there were.
+
+    A pack that cannot be read is left alone: nothing relies on it, and `check` names it.
+
+    Raises:
+        StorageError: the storage failed.
+        CacheError: the local index cannot be written.
+    """
+    found: defaultdict[int, list[IndexedPack]] = defaultdict(list)
+    for pack_id, length in packs:
+        if not index.has_pack(pack_id):
+            try:
+                directory = load_pack_directory(storage, keys, pack_id, length)
+            except (DamageError, ObjectMissing):
+                continue
+            found[directory.pack_class].append(directory.indexed(pack_id))
+    for pack_class, indexed in found.items():
+        data = encode_index(keys, pack_class, indexed)
+        storage.put(index_name(object_id(data)), data)
+        index.add([(object_id(data), IndexObject(pack_class, tuple(indexed)))])
+    return sum(map(len, found.values()))

@@ -1,0 +1,190 @@
+"""Blobs by id: from memory where they are there, else from the packs in storage, authenticated and verified."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from backthen.repository import format as fmt
+from backthen.repository.bounded import LRUCache
+from backthen.repository.crypto import BlobKind, PackCipher, RepositoryKeys, open_pack_cipher
+from backthen.repository.errors import DamageError, MalformedError, MissingError, ObjectMissing, TamperedError
+from backthen.repository.ids import PackId
+from backthen.repository.index import LocalIndex, Location, PackRecord
+from backthen.repository.model.entry import BlobRef
+from backthen.repository.model.page import Page
+from backthen.repository.objects.source import NotInMemory
+from backthen.repository.packs import RunPiece, SolidBody, open_segment
+from backthen.repository.packs.segment import FORM_RUN, FORM_SOLID
+from backthen.repository.storage import Storage, pack_name
+
+SEGMENT_CACHE_BYTES = 32 * fmt.MIB
+PAGE_CACHE_BYTES = 24 * fmt.MIB
+_DECODED_PAGE_FACTOR = 8
+_CIPHERS_MAX = 64
+_LOCKS = 64
+_CHUNK_KINDS = (BlobKind.CHUNK, BlobKind.XATTR)
+_PAGE_KINDS = (BlobKind.PAGE, BlobKind.LIST)
+
+
+class BlobReader:
+    """The two sources of blobs of a repository, over one bounded cache of opened segments and one of decoded pages.
+
+    Attributes:
+        source: may block on storage.
+        near: answers from memory at once, or raises `NotInMemory`.
+    """
+
+    def __init__(
+        self, storage: Storage, keys: RepositoryKeys, index: LocalIndex, refresh: Callable[[], bool]
+    ) -> None:
+        """Read from `storage`.
+
+        Args:
+            storage: where the packs are.
+            keys: the repository's keys.
+            index: where the blobs are.
+            refresh: takes in what is new in the repository's index; whether anything was.
+        """
+        self._storage = storage
+        self._keys = keys
+        self._index = index
+        self._refresh = refresh
+        self._segments: LRUCache[tuple[PackId, int], SolidBody | RunPiece] = LRUCache(SEGMENT_CACHE_BYTES, _segment_cost)
+        self._pages: LRUCache[bytes, tuple[Page, int]] = LRUCache(PAGE_CACHE_BYTES, lambda item: item[1])
+        self._ciphers: LRUCache[PackId, PackCipher] = LRUCache(_CIPHERS_MAX)
+        self._locks = [threading.Lock() for _ in range(_LOCKS)]
+        self.source = _Source(self, blocking=True)
+        self.near = _Source(self, blocking=False)
+
+    @property
+    def cached_bytes(self) -> int:
+        """What the caches hold, about."""
+        return self._segments.cost_total + self._pages.cost_total
+
+    def page(self, ref: BlobRef, decode: Callable[[bytes], Page], *, blocking: bool) -> Page:
+        """See `BlobSource.page`."""
+        cached = self._pages.get(ref.id)
+        if cached is not None:
+            return cached[0]
+        page = decode(bytes(self._read(ref, 0, ref.length, _PAGE_KINDS, blocking=blocking)))
+        self._pages[ref.id] = (page, ref.length * _DECODED_PAGE_FACTOR)
+        return page
+
+    def read(self, ref: BlobRef, offset: int, length: int | None, *, blocking: bool) -> bytes | memoryview:
+        """See `BlobSource.read`."""
+        end = ref.length if length is None else min(offset + length, ref.length)
+        return self._read(ref, offset, end, _CHUNK_KINDS, blocking=blocking)
+
+    def _read(
+        self, ref: BlobRef, offset: int, end: int, kinds: tuple[BlobKind, BlobKind], *, blocking: bool
+    ) -> bytes | memoryview:
+        location = self._index.lookup(ref.id[: fmt.ID_PREFIX_BYTES])
+        try:
+            if location is not None:
+                return self._read_at(location, ref, offset, end, kinds, blocking=blocking)
+        except (DamageError, ObjectMissing) as error:
+            if blocking:
+                return self._read_elsewhere(ref, offset, end, kinds, error)
+        if not blocking:
+            raise NotInMemory
+        return self._read_elsewhere(ref, offset, end, kinds, None)
+
+    def _read_elsewhere(
+        self, ref: BlobRef, offset: int, end: int, kinds: tuple[BlobKind, BlobKind], error: Exception | None
+    ) -> bytes | memoryview:
+        """Try the blob's other copies, then what other clients have stored since."""
+        for attempt in range(2):
+            places = self._index.copies(ref.id[: fmt.ID_PREFIX_BYTES])
+            for location in places[1:] if attempt == 0 and error is not None else places:
+                try:
+                    return self._read_at(location, ref, offset, end, kinds, blocking=True)
+                except (DamageError, ObjectMissing) as next_error:
+                    error = next_error
+            if attempt or not self._refresh():
+                break
+        if isinstance(error, DamageError):
+            raise error
+        raise MissingError(f"a blob of {ref.length} bytes is missing" + (f" ({error})" if error else "")) from error
+
+    def _read_at(
+        self, location: Location, ref: BlobRef, offset: int, end: int, kinds: tuple[BlobKind, BlobKind], *, blocking: bool
+    ) -> bytes | memoryview:
+        pack = self._index.pack(location)
+        if ref.length > fmt.RUN_PIECE_BYTES:
+            return self._read_run(pack, location.segment, ref, offset, end, blocking=blocking)
+        body = self._segment(pack, location.segment, FORM_SOLID, blocking=blocking)
+        assert isinstance(body, SolidBody)
+        blob = body.blob(location.ordinal)
+        if all(self._keys.blob_id(kind, blob) != ref.id for kind in kinds):
+            raise MalformedError("a segment holds another blob than the index says", name=pack_name(pack.id))
+        return blob[offset:end]
+
+    def _read_run(
+        self, pack: PackRecord, first: int, ref: BlobRef, offset: int, end: int, *, blocking: bool
+    ) -> bytes | memoryview:
+        parts: list[memoryview] = []
+        while offset < end:
+            number = offset // fmt.RUN_PIECE_BYTES
+            piece = self._segment(pack, first + number, FORM_RUN, blocking=blocking)
+            assert isinstance(piece, RunPiece)
+            if (piece.id, piece.number, piece.blob_length) != (ref.id, number, ref.length):
+                raise MalformedError("a segment holds another blob than the index says", name=pack_name(pack.id))
+            begin = number * fmt.RUN_PIECE_BYTES
+            part = piece.data[offset - begin : end - begin]
+            parts.append(part)
+            offset += len(part)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _segment(self, pack: PackRecord, number: int, form: int, *, blocking: bool) -> SolidBody | RunPiece:
+        key = (pack.id, number)
+        segment = self._segments.get(key)
+        if segment is not None:
+            return segment
+        if not blocking:
+            raise NotInMemory
+        with self._locks[hash(key) % _LOCKS]:
+            segment = self._segments.get(key)
+            if segment is None:
+                segment = self._load(pack, number, form)
+                self._segments[key] = segment
+            return segment
+
+    def _load(self, pack: PackRecord, number: int, form: int) -> SolidBody | RunPiece:
+        name = pack_name(pack.id)
+        if number + 1 >= len(pack.offsets):
+            raise MalformedError("it has fewer segments than the index says", name=name)
+        begin, end = pack.offsets[number], pack.offsets[number + 1]
+        try:
+            return open_segment(self._cipher(pack.id), number, self._storage.get(name, begin, end - begin), form)
+        except TamperedError as error:
+            raise TamperedError(f"segment {number} at byte {begin}: {error}", name=name) from error
+        except MalformedError as error:
+            raise MalformedError(f"segment {number} at byte {begin}: {error}", name=name) from error
+
+    def _cipher(self, pack_id: PackId) -> PackCipher:
+        cipher = self._ciphers.get(pack_id)
+        if cipher is None:
+            cipher = open_pack_cipher(self._keys, self._storage.get(pack_name(pack_id), 0, fmt.PACK_HEADER_BYTES))
+            self._ciphers[pack_id] = cipher
+        return cipher
+
+
+class _Source:
+    """One of the two ways into a `BlobReader`; see `BlobSource`."""
+
+    __slots__ = ("_blocking", "_reader")
+
+    def __init__(self, reader: BlobReader, *, blocking: bool) -> None:
+        self._reader = reader
+        self._blocking = blocking
+
+    def page(self, ref: BlobRef, decode: Callable[[bytes], Page]) -> Page:
+        return self._reader.page(ref, decode, blocking=self._blocking)
+
+    def read(self, ref: BlobRef, offset: int = 0, length: int | None = None) -> bytes | memoryview:
+        return self._reader.read(ref, offset, length, blocking=self._blocking)
+
+
+def _segment_cost(segment: SolidBody | RunPiece) -> int:
+    return segment.data.nbytes

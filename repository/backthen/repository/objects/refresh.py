@@ -1,0 +1,46 @@
+"""Bringing the local index up to what the storage's index objects say."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from backthen.repository.crypto import RepositoryKeys, object_id
+from backthen.repository.errors import ObjectMissing, TamperedError
+from backthen.repository.ids import ObjectId
+from backthen.repository.index import LocalIndex, decode_index
+from backthen.repository.model.records import IndexObject
+from backthen.repository.storage import Storage, index_name, parse_index_name
+
+
+def refresh_index(storage: Storage, keys: RepositoryKeys, index: LocalIndex) -> bool:
+    """Take in index objects that are new; begin anew where some are gone. Whether anything changed.
+
+    Raises:
+        StorageError: the storage failed.
+        TamperedError, MalformedError: an index object was damaged or changed.
+        CacheError: the local index cannot be written.
+    """
+    present = {id_ for stored in storage.list("index") if (id_ := parse_index_name(stored.name)) is not None}
+    known = index.object_ids()
+    if known - present:
+        index.clear()
+        known = set()
+    missing = sorted(present - known)
+    if not missing:
+        return bool(known - present)
+    index.add(_read(storage, keys, missing))
+    return True
+
+
+def _read(
+    storage: Storage, keys: RepositoryKeys, ids: list[ObjectId]
+) -> Iterator[tuple[ObjectId, IndexObject]]:
+    for id_ in ids:
+        name = index_name(id_)
+        try:
+            data = storage.get(name)
+        except ObjectMissing:
+            continue  # merged away since the listing; what it said stands in the merged object, listed next time
+        if object_id(data) != id_:
+            raise TamperedError("its bytes are not those of its name", name=name)
+        yield id_, decode_index(keys, data, name=name)

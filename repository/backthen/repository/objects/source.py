@@ -1,0 +1,34 @@
+"""What readers of blobs can rely on, whether the bytes come from memory or from storage."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from backthen.repository.model.entry import BlobRef
+from backthen.repository.model.page import Page
+
+
+class NotInMemory(Exception):
+    """A source that must not block was asked for something that is not in memory. Ask the blocking source instead."""
+
+
+class BlobSource(Protocol):
+    """Gives blobs by reference; safe to use from several threads.
+
+    There are two for each repository: one that may block on storage, and one that answers from memory at once or raises
+    `NotInMemory`. Each verifies what it gives.
+
+    Both methods raise:
+        NotInMemory: only the source that must not block.
+        TamperedError, MalformedError, MissingError: the blob is damaged or gone.
+        StorageError: the storage failed.
+    """
+
+    def page(self, ref: BlobRef, decode: Callable[[bytes], Page]) -> Page:
+        """The decoded page at `ref`; the decoded form is kept in memory within a bound."""
+        ...
+
+    def read(self, ref: BlobRef, offset: int = 0, length: int | None = None) -> bytes | memoryview:
+        """Bytes `offset` to `offset + length` of the blob (to its end when None)."""
+        ...

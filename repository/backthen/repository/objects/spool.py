@@ -1,0 +1,26 @@
+"""Temporary files of packs that are being filled: ciphertext only, locked while their process lives."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import tempfile
+from pathlib import Path
+from typing import BinaryIO
+
+from backthen.repository.errors import StorageError
+
+
+def new_spool_file(folder: Path) -> tuple[Path, BinaryIO]:
+    """A new empty file under a lock that tells others it is in use.
+
+    Raises:
+        StorageError: the folder cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        descriptor, name = tempfile.mkstemp(prefix="pack-", dir=folder)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        return Path(name), os.fdopen(descriptor, "wb")
+    except OSError as error:
+        raise StorageError(f"{folder} cannot be written: {error.strerror}", hint="Make room, or check who owns it.") from error

@@ -1,0 +1,334 @@
+"""Storing blobs that are not stored yet: batches are compressed side by side, packs filled, indexed and put in the background.
+
+Guarantees:
+    * A blob counts as stored only if a pack that was in the storage's list, unmarked, holds it, or this writer stored it.
+    * After `flush` returned every blob that was put is in a durable pack that a durable index object describes.
+    * Memory is bounded: bytes waiting for compression, packs waiting for storage, and names of blobs not yet indexed.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import BinaryIO
+
+from typing_extensions import Buffer
+
+from backthen.repository import format as fmt
+from backthen.repository.bounded import ByteBudget
+from backthen.repository.compression import Compression
+from backthen.repository.crypto import BlobKind, RepositoryKeys, object_id
+from backthen.repository.errors import ObjectExists
+from backthen.repository.ids import PackId
+from backthen.repository.index import LocalIndex, encode_index
+from backthen.repository.model.entry import BlobRef
+from backthen.repository.model.records import IndexedPack, IndexObject
+from backthen.repository.objects.spool import new_spool_file
+from backthen.repository.packs import BlobRecord, BuiltPack, PackBuilder, Segment, make_run, make_solid
+from backthen.repository.storage import Storage, index_name, pack_name
+
+_CLASSES = {
+    BlobKind.CHUNK: fmt.PACK_CLASS_DATA,
+    BlobKind.PAGE: fmt.PACK_CLASS_TREE,
+    BlobKind.LIST: fmt.PACK_CLASS_TREE,
+    BlobKind.XATTR: fmt.PACK_CLASS_TREE,
+}
+_WORKERS = 2
+_BYTES_IN_FLIGHT_MAX = 16 * fmt.MIB
+_PACKS_WAITING_MAX = 2
+_LOOKAHEAD_UNITS = 6
+_BEST_FIT_BELOW_BYTES = 4 * fmt.MIB
+_BLOBS_PER_INDEX = 100_000
+_PACKS_PER_INDEX = 8
+
+Unit = list[Segment]
+
+
+class BlobWriter:
+    """Puts blobs from one thread; use in a `with`, which drops what was not flushed."""
+
+    def __init__(
+        self,
+        storage: Storage,
+        keys: RepositoryKeys,
+        index: LocalIndex,
+        *,
+        usable: set[PackId],
+        spool: Path,
+        compression: Compression,
+    ) -> None:
+        """Write to `storage`.
+
+        Args:
+            storage: where packs and index objects go.
+            keys: the repository's keys.
+            index: says what is stored; what is stored now is added to it.
+            usable: the packs that are in the storage's list and not marked; stored ones are added.
+            spool: folder for packs being filled.
+            compression: how segments are compressed.
+        """
+        self._storage = storage
+        self._keys = keys
+        self._index = index
+        self._usable = usable
+        self._compression = compression
+        self._pending: set[bytes] = set()
+        self._budget = ByteBudget(_BYTES_IN_FLIGHT_MAX)
+        self._pool = ThreadPoolExecutor(_WORKERS, thread_name_prefix="compress")
+        self._uploads = _PackUploads(storage, keys, index, self._packs_are_indexed)
+        self._lanes = {
+            pack_class: _Lane(keys, pack_class, spool, self._uploads.submit)
+            for pack_class in (fmt.PACK_CLASS_DATA, fmt.PACK_CLASS_TREE)
+        }
+        self._futures: set[Future[None]] = set()
+        self.relied: set[PackId] = set()
+
+    def __enter__(self) -> BlobWriter:
+        """Start."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Stop the threads; what was not flushed is dropped."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+        self._uploads.close()
+        for lane in self._lanes.values():
+            lane.discard()
+
+    @property
+    def bytes_added(self) -> int:
+        """Bytes of packs and index objects stored so far."""
+        return self._uploads.bytes_added
+
+    def put(self, kind: BlobKind, data: Buffer) -> BlobRef:
+        """Store a blob if it is not stored yet, and return its reference.
+
+        Raises:
+            StorageError: storing failed, now or for an earlier blob.
+            CacheError: the local index cannot be written.
+        """
+        view = memoryview(data)
+        blob_id = self._keys.blob_id(kind, view)
+        ref = BlobRef(blob_id, len(view))
+        if not self._is_stored(blob_id[: fmt.ID_PREFIX_BYTES]):
+            self._pending.add(blob_id[: fmt.ID_PREFIX_BYTES])
+            self._append(BlobRecord(kind, blob_id, len(view)), bytes(view))
+        return ref
+
+    def flush(self) -> None:
+        """Wait until everything that was put is stored and indexed.
+
+        Raises:
+            StorageError: storing failed.
+            CacheError: the local index cannot be written.
+        """
+        for lane in self._lanes.values():
+            self._submit_batch(lane)
+        for future in list(self._futures):
+            future.result()
+        self._futures.clear()
+        for lane in self._lanes.values():
+            lane.finish()
+        self._uploads.flush()
+
+    def _is_stored(self, prefix: bytes) -> bool:
+        if prefix in self._pending:
+            return True
+        location = self._index.lookup(prefix)
+        if location is None:
+            return False
+        for place in (location, *self._index.copies(prefix)):
+            pack_id = self._index.pack_id(place)
+            if pack_id in self._usable:
+                self.relied.add(pack_id)
+                return True
+        return False
+
+    def _append(self, record: BlobRecord, data: bytes) -> None:
+        lane = self._lanes[_CLASSES[BlobKind(record.kind)]]
+        if record.length > fmt.RUN_PIECE_BYTES:
+            self._submit(lane, record.length, lambda: make_run(data, record, self._compression))
+            return
+        if lane.batch_bytes + record.length > fmt.SOLID_BYTES_MAX or len(lane.batch) == fmt.SOLID_BLOBS_MAX:
+            self._submit_batch(lane)
+        lane.batch.append(data)
+        lane.batch_records.append(record)
+        lane.batch_bytes += record.length
+
+    def _submit_batch(self, lane: _Lane) -> None:
+        if lane.batch:
+            blobs, records, size = lane.take_batch()
+            self._submit(lane, size, lambda: [make_solid(blobs, records, self._compression)])
+
+    def _submit(self, lane: _Lane, size: int, make: Callable[[], Unit]) -> None:
+        self._uploads.raise_failure()
+        self._budget.take(size)
+        future = self._pool.submit(self._work, lane, size, make)
+        self._futures.add(future)
+        for done in [future for future in self._futures if future.done()]:
+            self._futures.discard(done)
+            done.result()
+
+    def _work(self, lane: _Lane, size: int, make: Callable[[], Unit]) -> None:
+        try:
+            lane.place(make())
+        finally:
+            self._budget.give_back(size)
+
+    def _packs_are_indexed(self, packs: Iterable[IndexedPack]) -> None:
+        step = fmt.ID_PREFIX_BYTES
+        for pack in packs:
+            self._usable.add(pack.id)
+            self.relied.add(pack.id)
+            prefixes = pack.prefixes
+            self._pending.difference_update(prefixes[at : at + step] for at in range(0, len(prefixes), step))
+
+
+class _Lane:
+    """Packs of one class being filled: the open batch (main thread), units waiting for a place, the open pack (under the lock)."""
+
+    def __init__(
+        self, keys: RepositoryKeys, pack_class: int, spool: Path, store: Callable[[int, BuiltPack, BinaryIO], None]
+    ) -> None:
+        self._keys = keys
+        self._class = pack_class
+        self._spool = spool
+        self._store = store
+        self._lock = threading.Lock()
+        self._ready: list[tuple[int, Unit]] = []
+        self._open: tuple[PackBuilder, Path, BinaryIO] | None = None
+        self.batch: list[bytes] = []
+        self.batch_records: list[BlobRecord] = []
+        self.batch_bytes = 0
+
+    def take_batch(self) -> tuple[list[bytes], list[BlobRecord], int]:
+        """The open batch and its size; a new one is begun."""
+        taken = (self.batch, self.batch_records, self.batch_bytes)
+        self.batch, self.batch_records, self.batch_bytes = [], [], 0
+        return taken
+
+    def place(self, unit: Unit) -> None:
+        """Hand over a compressed unit; it goes into a pack now or when there are enough to choose from."""
+        with self._lock:
+            self._ready.append((PackBuilder.cost(unit), unit))
+            while len(self._ready) > _LOOKAHEAD_UNITS:
+                self._place_next()
+
+    def finish(self) -> None:
+        """Place what waits and close the open pack."""
+        with self._lock:
+            while self._ready:
+                self._place_next()
+            self._close()
+
+    def discard(self) -> None:
+        """Remove the file of the open pack."""
+        if self._open is not None:
+            _, path, file = self._open
+            file.close()
+            path.unlink(missing_ok=True)
+
+    def _place_next(self) -> None:
+        builder = self._builder()
+        index = self._choose(builder.room, is_empty=builder.is_empty)
+        if index is None:
+            self._close()
+        else:
+            builder.add(self._ready.pop(index)[1])
+
+    def _choose(self, room: int, *, is_empty: bool) -> int | None:
+        """The next unit for a pack: in order while there is room, by best fit near its end, None when none fits."""
+        if is_empty or room >= _BEST_FIT_BELOW_BYTES:
+            return 0
+        fitting = [(cost, -index) for index, (cost, _) in enumerate(self._ready) if cost <= room]
+        return -max(fitting)[1] if fitting else None
+
+    def _builder(self) -> PackBuilder:
+        if self._open is None:
+            path, file = new_spool_file(self._spool)
+            self._open = (PackBuilder(self._keys, self._class, path, file), path, file)
+        return self._open[0]
+
+    def _close(self) -> None:
+        if self._open is not None:
+            builder, _, file = self._open
+            built = builder.finish()
+            self._open = None
+            self._store(self._class, built, file)
+
+
+class _PackUploads:
+    """Puts finished packs one after another, and an index object for every few of them."""
+
+    def __init__(
+        self,
+        storage: Storage,
+        keys: RepositoryKeys,
+        index: LocalIndex,
+        indexed: Callable[[Iterable[IndexedPack]], None],
+    ) -> None:
+        self._storage = storage
+        self._keys = keys
+        self._index = index
+        self._indexed = indexed
+        self._waiting: dict[int, list[IndexedPack]] = {}
+        self._slots = threading.BoundedSemaphore(_PACKS_WAITING_MAX)
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="store")
+        self._failure: BaseException | None = None
+        self.bytes_added = 0
+
+    def submit(self, pack_class: int, built: BuiltPack, file: BinaryIO) -> None:
+        """Store a pack in the background; waits while too many are waiting."""
+        self._slots.acquire()
+        self._pool.submit(self._store, pack_class, built, file)
+
+    def raise_failure(self) -> None:
+        """Raise what failed in the background, if anything did."""
+        if self._failure is not None:
+            raise self._failure
+
+    def flush(self) -> None:
+        """Wait for all packs, and index those that are not yet."""
+        self._pool.submit(self._write_indexes).result()
+        self.raise_failure()
+
+    def close(self) -> None:
+        """Stop the thread after the pack it is storing."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def _store(self, pack_class: int, built: BuiltPack, file: BinaryIO) -> None:
+        try:
+            if self._failure is None:
+                self._put(pack_class, built)
+        except BaseException as error:
+            self._failure = error
+        finally:
+            file.close()
+            built.path.unlink(missing_ok=True)
+            self._slots.release()
+
+    def _put(self, pack_class: int, built: BuiltPack) -> None:
+        try:
+            self._storage.put_file(pack_name(built.indexed.id), built.path)
+        except ObjectExists as error:
+            raise AssertionError("a pack with a fresh salt exists already") from error
+        self.bytes_added += built.length
+        packs = self._waiting.setdefault(pack_class, [])
+        packs.append(built.indexed)
+        blobs = sum(len(pack.prefixes) for pack in packs) // fmt.ID_PREFIX_BYTES
+        if len(packs) >= _PACKS_PER_INDEX or blobs >= _BLOBS_PER_INDEX:
+            self._write_index(pack_class)
+
+    def _write_indexes(self) -> None:
+        for pack_class in list(self._waiting):
+            self._write_index(pack_class)
+
+    def _write_index(self, pack_class: int) -> None:
+        packs = self._waiting.pop(pack_class)
+        data = encode_index(self._keys, pack_class, packs)
+        index_id = object_id(data)
+        self._storage.put(index_name(index_id), data)
+        self.bytes_added += len(data)
+        self._index.add([(index_id, IndexObject(pack_class, tuple(packs)))])
+        self._indexed(packs)

@@ -1,0 +1,34 @@
+"""How long operations tell what they do, without knowing who listens."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+
+class Progress(Protocol):
+    """A listener. Calls are cheap and come from one thread; nothing it does may fail the operation."""
+
+    def start(self, phase: str, *, files_total: int | None = None, bytes_total: int | None = None) -> None:
+        """A phase begins; totals are None where they are not known."""
+        ...
+
+    def advance(self, *, files: int = 0, size: int = 0, current: bytes = b"") -> None:
+        """So many more files and bytes are done; `current` is the path being worked on."""
+        ...
+
+    def problem(self, path: bytes, message: str) -> None:
+        """Something at `path` could not be read or written as it is; the operation goes on."""
+        ...
+
+
+class Silent:
+    """A listener that ignores everything."""
+
+    def start(self, phase: str, *, files_total: int | None = None, bytes_total: int | None = None) -> None:
+        """Ignore it."""
+
+    def advance(self, *, files: int = 0, size: int = 0, current: bytes = b"") -> None:
+        """Ignore it."""
+
+    def problem(self, path: bytes, message: str) -> None:
+        """Ignore it."""

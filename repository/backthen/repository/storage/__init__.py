@@ -1,0 +1,48 @@
+"""Where objects are kept: the contract, the names, and the backends. Knows nothing of what is inside an object."""
+
+from backthen.repository.storage.contract import Storage, StoredObject
+from backthen.repository.storage.local import LocalStorage
+from backthen.repository.storage.location import open_storage
+from backthen.repository.storage.names import (
+    CONFIG_NAME,
+    FOLDERS,
+    check_folder,
+    check_object_name,
+    index_name,
+    is_object_name,
+    key_name,
+    log_name,
+    mark_name,
+    pack_name,
+    parse_index_name,
+    parse_key_name,
+    parse_log_name,
+    parse_mark_name,
+    parse_pack_name,
+    parse_root_name,
+    root_name,
+)
+
+__all__ = [
+    "CONFIG_NAME",
+    "FOLDERS",
+    "LocalStorage",
+    "Storage",
+    "StoredObject",
+    "check_folder",
+    "check_object_name",
+    "index_name",
+    "is_object_name",
+    "key_name",
+    "log_name",
+    "mark_name",
+    "open_storage",
+    "pack_name",
+    "parse_index_name",
+    "parse_key_name",
+    "parse_log_name",
+    "parse_mark_name",
+    "parse_pack_name",
+    "parse_root_name",
+    "root_name",
+]

@@ -1,0 +1,90 @@
+"""What a storage promises. Every backend and every wrapper runs one suite: `tests/unit/test_storage_contract.py`.
+
+Names come from `names.py` alone. A name or folder that it did not make is a bug, and raises `ValueError` before anything is touched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+from typing_extensions import Buffer
+
+
+class StoredObject(NamedTuple):
+    """An object as a listing shows it: name and length in bytes."""
+
+    name: str
+    length: int
+
+
+class Storage(Protocol):
+    """Objects by name. Safe to use from several threads.
+
+    Guarantees:
+        * An object is there whole or not at all, and durable when `put` returns.
+        * `put` never changes an object that exists, and of several that put one name at once one alone succeeds.
+        * What `put` found taken is durable too when it raises `ObjectExists`.
+        * `list` shows every object whose `put` returned before it was called, and may show later ones.
+
+    Every method raises `StorageError` for what the storage refuses or cannot do.
+    """
+
+    @property
+    def location(self) -> str:
+        """Where it is, for messages; without secrets."""
+        ...
+
+    @property
+    def spool(self) -> Path | None:
+        """A local folder in which a file made for `put_file` is taken without being copied, or None."""
+        ...
+
+    def create(self) -> None:
+        """Make the place for a repository; what a killed `create` left is taken up.
+
+        Raises:
+            RepositoryExists: there is a repository.
+            InvalidRequest: something else is there.
+        """
+        ...
+
+    def put(self, name: str, data: Buffer) -> None:
+        """Store an object.
+
+        Raises:
+            ObjectExists: the name is taken; nothing was changed.
+        """
+        ...
+
+    def put_file(self, name: str, path: Path) -> None:
+        """Store the content of a local file and remove the file.
+
+        Raises:
+            ObjectExists: the name is taken; the object was not changed, the file is removed.
+        """
+        ...
+
+    def get(self, name: str, offset: int = 0, length: int | None = None) -> bytes:
+        """Bytes of an object, from `offset`, to its end when `length` is None; fewer where the object ends earlier.
+
+        Raises:
+            ObjectMissing: there is no such object.
+        """
+        ...
+
+    def list(self, folder: str) -> Iterator[StoredObject]:
+        """All objects below a folder such as `packs`, in any order; none when the folder does not exist.
+
+        Files that others have put there are listed too: their names do not parse.
+        """
+        ...
+
+    def delete(self, name: str) -> None:
+        """Remove an object; it may be gone already."""
+        ...
+
+    def remove_abandoned_spool(self) -> int:
+        """Remove what killed writers left half-way, never what a living one works on; how many there were."""
+        ...
