@@ -54,7 +54,7 @@ def decompress(frame: Buffer, length: int) -> bytes:
     try:
         if zstandard.frame_content_size(frame) != length:
             raise MalformedError("a compressed segment states another length than its frame")
-        data = _contexts.decompressor.decompress(frame, max_output_size=length)
+        data = _contexts.decompressor.decompress(frame, max_output_size=length, allow_extra_data=False)
     except zstandard.ZstdError as error:
         raise MalformedError("a compressed segment cannot be decompressed") from error
     if len(data) != length:

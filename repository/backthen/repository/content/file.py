@@ -25,6 +25,22 @@ def extents_from(source: BlobSource, entry: Entry, offset: int) -> Iterator[tupl
     yield from _list_extents(source, entry.page, offset)
 
 
+def blobs_of(source: BlobSource, entry: Entry) -> Iterator[BlobRef]:
+    """Every blob that an entry which is no directory stands on: chunks, pages of its list, extended attributes."""
+    if entry.xattr_blob is not None:
+        yield entry.xattr_blob
+    waiting = [entry.page] if entry.page is not None else []
+    while waiting:
+        ref = waiting.pop()
+        yield ref
+        for item in source.page(ref, decode_list_page).items:
+            if isinstance(item, Child):
+                waiting.append(item.ref)
+    for _, extent in extents_from(source, entry, 0):
+        if not extent.is_hole:
+            yield BlobRef(extent.id, extent.length)
+
+
 def read_file(source: BlobSource, entry: Entry, offset: int, length: int) -> bytes | memoryview:
     """Bytes of a file from `offset`, `length` of them or fewer at its end; holes read as zeros.
 

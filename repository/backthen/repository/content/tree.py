@@ -77,6 +77,8 @@ class SnapshotTree:
         Raises:
             PathNotFound: the snapshot has no such position.
         """
+        if position < 0:
+            raise PathNotFound(f"the snapshot {self.id.hex()[:8]} has no position {position}")
         if position == 0:
             return self.top
         if position >= self._links_start:

@@ -20,6 +20,7 @@ from backthen.repository.crypto.keys import ObjectKind, RepositoryKeys, hkdf
 from backthen.repository.crypto.sealed import open_object, seal_object
 from backthen.repository.errors import InvalidRequest, MalformedError, NewerFormatError, TamperedError
 from backthen.repository.ids import RepositoryId
+from backthen.repository.model.entry import UNDECODABLE
 from backthen.repository.model.records import BundledKey, Configuration, SlotNote, decode_record, encode_record
 
 CONFIG_NAME = "config"
@@ -203,7 +204,7 @@ def open_slot(header: ConfigHeader, slot: Slot, master: bytes) -> RepositoryKeys
         keys = msgspec.msgpack.decode(bundle, type=tuple[BundledKey, ...])
     except InvalidTag as error:
         raise TamperedError("the password is right but the slot was changed", name=slot.name) from error
-    except msgspec.MsgspecError as error:
+    except UNDECODABLE as error:
         raise MalformedError("its keys cannot be decoded", name=slot.name) from error
     return RepositoryKeys(header.repository_id, keys)
 

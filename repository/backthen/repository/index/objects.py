@@ -35,12 +35,13 @@ def check_indexed_pack(pack: IndexedPack, *, name: str) -> None:
     Raises:
         MalformedError: they contradict each other.
     """
-    begins = sum(int.from_bytes(pack.counts[at : at + 4], "big") for at in range(0, len(pack.counts), 4))
+    counts = [int.from_bytes(pack.counts[at : at + 4], "big") for at in range(0, len(pack.counts), 4)]
     fits = (
         len(pack.id) == fmt.ID_BYTES
         and len(pack.lengths) == len(pack.counts)
         and len(pack.lengths) % 4 == 0
-        and begins * fmt.ID_PREFIX_BYTES == len(pack.prefixes)
+        and max(counts, default=0) <= fmt.SEGMENT_BLOBS_MAX
+        and sum(counts) * fmt.ID_PREFIX_BYTES == len(pack.prefixes)
     )
     if not fits:
         raise MalformedError("its record of a pack contradicts itself", name=name)

@@ -21,7 +21,7 @@ import os
 import shutil
 import struct
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import accumulate
 from pathlib import Path
 from typing import NamedTuple
@@ -134,13 +134,8 @@ class LocalIndex:
         self._folder = folder
         self._keys = keys
         self._retired: list[_Generation] = []
-        with self._cache_errors("used"):
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            number = self._usable_generation()
-            if number is None:
-                with self._exclusive():
-                    number = self._usable_generation() or self._write_generation(None)
-            self._generation = self._open(number)
+        with self._cache_errors("used"), self._exclusive():
+            self._generation = self._open_usable()
 
     def close(self) -> None:
         """Let go of the files."""
@@ -263,6 +258,14 @@ class LocalIndex:
         if number != self._generation.number:
             self._go_over(number)
 
+    def _open_usable(self) -> _Generation:
+        """The current generation, or a new one where there is none or LMDB does not take it."""
+        number = self._usable_generation()
+        if number is not None:
+            with suppress(lmdb.Error):
+                return self._open(number)
+        return self._open(self._write_generation(None))
+
     def _go_over(self, number: int) -> None:
         """Use another generation. The old one stays open: other threads may be reading it."""
         self._retired.append(self._generation)
@@ -313,6 +316,7 @@ class LocalIndex:
 
     @contextmanager
     def _exclusive(self) -> Iterator[None]:
+        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         with open(self._folder / "lock", "wb") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield

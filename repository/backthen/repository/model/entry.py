@@ -17,6 +17,9 @@ from backthen.repository.errors import MalformedError
 from backthen.repository.ids import BlobId
 
 HOLE = BlobId(bytes(fmt.ID_BYTES))
+UNDECODABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+"""What msgspec raises for MessagePack that it cannot decode: broken, not UTF-8, or nested without end."""
+
 _EXTENT = struct.Struct(">32sQ")
 
 
@@ -120,7 +123,7 @@ def decode_xattrs(data: bytes) -> tuple[tuple[bytes, bytes], ...]:
     """
     try:
         return _xattr_decoder.decode(data)
-    except msgspec.MsgspecError as error:
+    except UNDECODABLE as error:
         raise MalformedError(f"extended attributes cannot be decoded ({error})") from error
 
 

@@ -15,7 +15,7 @@ import msgspec
 from backthen.repository import format as fmt
 from backthen.repository.errors import MalformedError
 from backthen.repository.ids import BlobId
-from backthen.repository.model.entry import BlobRef, Entry, Extent, check_name
+from backthen.repository.model.entry import UNDECODABLE, BlobRef, Entry, Extent, check_name
 
 _BORDER_LIMIT = (1 << 64) // fmt.PAGE_BORDER_ONE_IN
 
@@ -234,7 +234,7 @@ def _decode_entries(data: bytes) -> Page:
         if level:
             return _decode_children(level, raw, by_size=False, ascending=True)
         entries = _entries_decoder.decode(raw)
-    except msgspec.MsgspecError as error:
+    except UNDECODABLE as error:
         raise MalformedError(f"a directory page cannot be decoded ({error})") from error
     names = [entry.name for entry in entries]
     _check_ascending(names)
@@ -256,7 +256,7 @@ def decode_list_page(data: bytes) -> Page:
         if level:
             return _decode_children(level, raw, by_size=True, ascending=False)
         extents = _extents_decoder.decode(raw)
-    except msgspec.MsgspecError as error:
+    except UNDECODABLE as error:
         raise MalformedError(f"an extent page cannot be decoded ({error})") from error
     if not extents or any(extent.length <= 0 for extent in extents):
         raise MalformedError("an extent page is empty or has an empty extent")

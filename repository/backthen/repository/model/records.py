@@ -12,7 +12,7 @@ import msgspec
 
 from backthen.repository.errors import MalformedError
 from backthen.repository.ids import ObjectId, PackId, SnapshotId
-from backthen.repository.model.entry import BlobRef, Entry
+from backthen.repository.model.entry import UNDECODABLE, BlobRef, Entry
 
 
 class Statistics(msgspec.Struct, frozen=True, array_like=True):
@@ -133,6 +133,10 @@ class BundledKey(msgspec.Struct, frozen=True, array_like=True):
     generation: int
     key: bytes
 
+    def __repr__(self) -> str:
+        """Say nothing about the key."""
+        return f"BundledKey(label={self.label!r}, generation={self.generation})"
+
 
 _Record = TypeVar("_Record", bound=msgspec.Struct)
 
@@ -150,5 +154,5 @@ def decode_record(data: bytes, kind: type[_Record], *, name: str = "") -> _Recor
     """
     try:
         return msgspec.msgpack.decode(data, type=kind)
-    except msgspec.MsgspecError as error:
+    except UNDECODABLE as error:
         raise MalformedError(f"cannot be decoded ({error})", name=name) from error

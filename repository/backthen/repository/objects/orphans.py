@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from backthen.repository import format as fmt
 from backthen.repository.crypto import RepositoryKeys, object_id, open_pack_cipher
-from backthen.repository.errors import DamageError, ObjectMissing
+from backthen.repository.errors import DamageError, NewerFormatError, ObjectMissing
 from backthen.repository.ids import PackId
 from backthen.repository.index import LocalIndex, encode_index
 from backthen.repository.model.records import IndexedPack, IndexObject
@@ -43,7 +43,7 @@ def index_orphans(
         if not index.has_pack(pack_id):
             try:
                 directory = load_pack_directory(storage, keys, pack_id, length)
-            except (DamageError, ObjectMissing):
+            except (DamageError, ObjectMissing, NewerFormatError):
                 continue
             found[directory.pack_class].append(directory.indexed(pack_id))
     for pack_class, indexed in found.items():

@@ -8,7 +8,14 @@ from collections.abc import Callable
 from backthen.repository import format as fmt
 from backthen.repository.bounded import LRUCache
 from backthen.repository.crypto import BlobKind, PackCipher, RepositoryKeys, open_pack_cipher
-from backthen.repository.errors import DamageError, MalformedError, MissingError, ObjectMissing, TamperedError
+from backthen.repository.errors import (
+    DamageError,
+    MalformedError,
+    MissingError,
+    NewerFormatError,
+    ObjectMissing,
+    TamperedError,
+)
 from backthen.repository.ids import PackId
 from backthen.repository.index import LocalIndex, Location, PackRecord
 from backthen.repository.model.entry import BlobRef
@@ -25,6 +32,7 @@ _CIPHERS_MAX = 64
 _LOCKS = 64
 _CHUNK_KINDS = (BlobKind.CHUNK, BlobKind.XATTR)
 _PAGE_KINDS = (BlobKind.PAGE, BlobKind.LIST)
+_UNREADABLE = (DamageError, ObjectMissing, NewerFormatError)
 
 
 class BlobReader:
@@ -51,7 +59,7 @@ class BlobReader:
         self._index = index
         self._refresh = refresh
         self._segments: LRUCache[tuple[PackId, int], SolidBody | RunPiece] = LRUCache(SEGMENT_CACHE_BYTES, _segment_cost)
-        self._pages: LRUCache[bytes, tuple[Page, int]] = LRUCache(PAGE_CACHE_BYTES, lambda item: item[1])
+        self._pages: LRUCache[tuple[bytes, Callable[[bytes], Page]], tuple[Page, int]] = LRUCache(PAGE_CACHE_BYTES, lambda item: item[1])
         self._ciphers: LRUCache[PackId, PackCipher] = LRUCache(_CIPHERS_MAX)
         self._locks = [threading.Lock() for _ in range(_LOCKS)]
         self.source = _Source(self, blocking=True)
@@ -64,11 +72,16 @@ class BlobReader:
 
     def page(self, ref: BlobRef, decode: Callable[[bytes], Page], *, blocking: bool) -> Page:
         """See `BlobSource.page`."""
-        cached = self._pages.get(ref.id)
+        key = (ref.id, decode)
+        cached = self._pages.get(key)
         if cached is not None:
             return cached[0]
-        page = decode(bytes(self._read(ref, 0, ref.length, _PAGE_KINDS, blocking=blocking)))
-        self._pages[ref.id] = (page, ref.length * _DECODED_PAGE_FACTOR)
+        data = bytes(self._read(ref, 0, ref.length, _PAGE_KINDS, blocking=blocking))
+        try:
+            page = decode(data)
+        except MalformedError as error:
+            raise MalformedError(str(error), name=f"page {ref.id.hex()[:16]}") from error
+        self._pages[key] = (page, ref.length * _DECODED_PAGE_FACTOR)
         return page
 
     def read(self, ref: BlobRef, offset: int, length: int | None, *, blocking: bool) -> bytes | memoryview:
@@ -79,11 +92,13 @@ class BlobReader:
     def _read(
         self, ref: BlobRef, offset: int, end: int, kinds: tuple[BlobKind, BlobKind], *, blocking: bool
     ) -> bytes | memoryview:
+        if len(ref.id) != fmt.ID_BYTES or ref.length < 0:
+            raise MalformedError("a reference to a blob does not follow the format")
         location = self._index.lookup(ref.id[: fmt.ID_PREFIX_BYTES])
         try:
             if location is not None:
                 return self._read_at(location, ref, offset, end, kinds, blocking=blocking)
-        except (DamageError, ObjectMissing) as error:
+        except _UNREADABLE as error:
             if blocking:
                 return self._read_elsewhere(ref, offset, end, kinds, error)
         if not blocking:
@@ -99,11 +114,11 @@ class BlobReader:
             for location in places[1:] if attempt == 0 and error is not None else places:
                 try:
                     return self._read_at(location, ref, offset, end, kinds, blocking=True)
-                except (DamageError, ObjectMissing) as next_error:
+                except _UNREADABLE as next_error:
                     error = next_error
             if attempt or not self._refresh():
                 break
-        if isinstance(error, DamageError):
+        if isinstance(error, DamageError | NewerFormatError):
             raise error
         raise MissingError(f"a blob of {ref.length} bytes is missing" + (f" ({error})" if error else "")) from error
 
@@ -114,9 +129,8 @@ class BlobReader:
         if ref.length > fmt.RUN_PIECE_BYTES:
             return self._read_run(pack, location.segment, ref, offset, end, blocking=blocking)
         body = self._segment(pack, location.segment, FORM_SOLID, blocking=blocking)
-        assert isinstance(body, SolidBody)
-        blob = body.blob(location.ordinal)
-        if all(self._keys.blob_id(kind, blob) != ref.id for kind in kinds):
+        blob = body.blob(location.ordinal) if isinstance(body, SolidBody) else memoryview(b"")
+        if len(blob) != ref.length or all(self._keys.blob_id(kind, blob) != ref.id for kind in kinds):
             raise MalformedError("a segment holds another blob than the index says", name=pack_name(pack.id))
         return blob[offset:end]
 
@@ -127,8 +141,7 @@ class BlobReader:
         while offset < end:
             number = offset // fmt.RUN_PIECE_BYTES
             piece = self._segment(pack, first + number, FORM_RUN, blocking=blocking)
-            assert isinstance(piece, RunPiece)
-            if (piece.id, piece.number, piece.blob_length) != (ref.id, number, ref.length):
+            if not isinstance(piece, RunPiece) or (piece.id, piece.number, piece.blob_length) != (ref.id, number, ref.length):
                 raise MalformedError("a segment holds another blob than the index says", name=pack_name(pack.id))
             begin = number * fmt.RUN_PIECE_BYTES
             part = piece.data[offset - begin : end - begin]
@@ -161,6 +174,8 @@ class BlobReader:
             raise TamperedError(f"segment {number} at byte {begin}: {error}", name=name) from error
         except MalformedError as error:
             raise MalformedError(f"segment {number} at byte {begin}: {error}", name=name) from error
+        except NewerFormatError as error:
+            raise NewerFormatError(f"{name}: {error}", hint=error.hint) from error
 
     def _cipher(self, pack_id: PackId) -> PackCipher:
         cipher = self._ciphers.get(pack_id)

@@ -20,8 +20,8 @@ def refresh_index(storage: Storage, keys: RepositoryKeys, index: LocalIndex) -> 
         TamperedError, MalformedError: an index object was damaged or changed.
         CacheError: the local index cannot be written.
     """
+    known = index.object_ids()  # first: what another process stores and adds while this lists must not look as if it were gone
     present = {id_ for stored in storage.list("index") if (id_ := parse_index_name(stored.name)) is not None}
-    known = index.object_ids()
     if known - present:
         index.clear()
         known = set()

@@ -19,8 +19,12 @@ def new_spool_file(folder: Path) -> tuple[Path, BinaryIO]:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        descriptor, name = tempfile.mkstemp(prefix="pack-", dir=folder)
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        return Path(name), os.fdopen(descriptor, "wb")
+        while True:
+            descriptor, name = tempfile.mkstemp(prefix="pack-", dir=folder)
+            file = os.fdopen(descriptor, "wb")
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            if os.fstat(descriptor).st_nlink:
+                return Path(name), file
+            file.close()  # a cleaner was quicker than the lock
     except OSError as error:
         raise StorageError(f"{folder} cannot be written: {error.strerror}", hint="Make room, or check who owns it.") from error

@@ -11,6 +11,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -115,6 +116,10 @@ class BlobWriter:
             self._pending.add(blob_id[: fmt.ID_PREFIX_BYTES])
             self._append(BlobRecord(kind, blob_id, len(view)), bytes(view))
         return ref
+
+    def rely(self, ref: BlobRef) -> bool:
+        """Whether a blob that an unfinished snapshot stored is stored still; from now on it is relied on."""
+        return self._is_stored(ref.id[: fmt.ID_PREFIX_BYTES])
 
     def flush(self) -> None:
         """Wait until everything that was put is stored and indexed.
@@ -226,8 +231,9 @@ class _Lane:
         """Remove the file of the open pack."""
         if self._open is not None:
             _, path, file = self._open
-            file.close()
             path.unlink(missing_ok=True)
+            with suppress(OSError):  # what a full disk did not take is dropped anyway
+                file.close()
 
     def _place_next(self) -> None:
         builder = self._builder()
@@ -276,6 +282,7 @@ class _PackUploads:
         self._slots = threading.BoundedSemaphore(_PACKS_WAITING_MAX)
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="store")
         self._failure: BaseException | None = None
+        self._is_closing = False
         self.bytes_added = 0
 
     def submit(self, pack_class: int, built: BuiltPack, file: BinaryIO) -> None:
@@ -294,12 +301,13 @@ class _PackUploads:
         self.raise_failure()
 
     def close(self) -> None:
-        """Stop the thread after the pack it is storing."""
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        """Stop the thread after the pack it is storing; the files of those that wait are removed."""
+        self._is_closing = True
+        self._pool.shutdown(wait=True)
 
     def _store(self, pack_class: int, built: BuiltPack, file: BinaryIO) -> None:
         try:
-            if self._failure is None:
+            if self._failure is None and not self._is_closing:
                 self._put(pack_class, built)
         except BaseException as error:
             self._failure = error

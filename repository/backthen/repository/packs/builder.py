@@ -45,6 +45,7 @@ class PackBuilder:
         self._segments: list[tuple[int, int, int]] = []
         self._blobs: list[BlobRecord] = []
         self._bytes = _FIXED_BYTES + _DIRECTORY_OVERHEAD_BYTES
+        self._failure: StorageError | None = None
 
     @property
     def is_empty(self) -> bool:
@@ -68,6 +69,7 @@ class PackBuilder:
         Raises:
             StorageError: the spool file cannot be written.
         """
+        self._check_usable()
         if self._cipher is None:
             self._cipher = new_pack_cipher(self._keys, self._class, unit[0].plaintext[: fmt.KIB])
             self._write(self._cipher.header)
@@ -84,6 +86,7 @@ class PackBuilder:
         Raises:
             StorageError: the spool file cannot be written.
         """
+        self._check_usable()
         cipher = self._cipher
         assert cipher is not None and self._segments
         before = fmt.PACK_HEADER_BYTES + sum(length for length, _, _ in self._segments)
@@ -91,10 +94,7 @@ class PackBuilder:
         sealed = _seal_verified(cipher, len(self._segments), directory, last=True)
         self._write(sealed)
         self._write(cipher.seal_trailer(TRAILER.pack(len(self._segments), len(sealed))))
-        try:
-            self._file.flush()
-        except OSError as error:
-            raise _spool_error(error) from error
+        self._flush()
         length = before + len(sealed) + fmt.PACK_TRAILER_BYTES
         assert length == fmt.padded_pack_length(length)
         return BuiltPack(self._path, length, self._indexed())
@@ -113,12 +113,25 @@ class PackBuilder:
         pack_id = PackId(ObjectId(self._hash.digest()))
         return IndexedPack(pack_id, lengths, counts, prefixes)
 
+    def _check_usable(self) -> None:
+        """After a failed write a segment's number may be used up, and numbers are nonces: nothing more may be sealed."""
+        if self._failure is not None:
+            raise self._failure
+
     def _write(self, data: bytes) -> None:
         self._hash.update(data)
         try:
             self._file.write(data)
         except OSError as error:
-            raise _spool_error(error) from error
+            self._failure = _spool_error(error)
+            raise self._failure from error
+
+    def _flush(self) -> None:
+        try:
+            self._file.flush()
+        except OSError as error:
+            self._failure = _spool_error(error)
+            raise self._failure from error
 
 
 def pack_numbers(numbers: Sequence[int]) -> bytes:

@@ -9,9 +9,10 @@ import msgspec
 from typing_extensions import Buffer
 
 from backthen.repository import format as fmt
-from backthen.repository.crypto import PackCipher
+from backthen.repository.crypto import BlobKind, PackCipher
 from backthen.repository.errors import MalformedError
 from backthen.repository.ids import BlobId, PackId
+from backthen.repository.model.entry import UNDECODABLE
 from backthen.repository.model.records import IndexedPack
 from backthen.repository.packs.builder import BLOB_RECORD, SEGMENT_RECORD, TRAILER, pack_numbers
 from backthen.repository.packs.segment import (
@@ -78,7 +79,7 @@ def read_pack_directory(cipher: PackCipher, length: int, read: ReadRange) -> Pac
 def _decode(pack_class: int, payload: bytes) -> PackDirectory:
     try:
         segments, blobs = msgspec.msgpack.decode(payload, type=tuple[bytes, bytes])
-    except msgspec.MsgspecError as error:
+    except UNDECODABLE as error:
         raise MalformedError("its directory cannot be decoded") from error
     if len(segments) % SEGMENT_RECORD.size or len(blobs) % BLOB_RECORD.size:
         raise MalformedError("its directory has a broken length")
@@ -90,6 +91,12 @@ def _decode(pack_class: int, payload: bytes) -> PackDirectory:
         [form for _, _, form in records],
         [BlobRecord(kind, BlobId(id_), length) for kind, id_, length in BLOB_RECORD.iter_unpack(blobs)],
     )
-    if sum(directory.counts) != len(directory.blobs) or not set(directory.forms) <= {FORM_SOLID, FORM_RUN}:
+    is_sound = (
+        sum(directory.counts) == len(directory.blobs)
+        and max(directory.counts, default=0) <= fmt.SEGMENT_BLOBS_MAX
+        and set(directory.forms) <= {FORM_SOLID, FORM_RUN}
+        and {blob.kind for blob in directory.blobs} <= set(BlobKind)
+    )
+    if not is_sound:
         raise MalformedError("its directory contradicts itself")
     return directory

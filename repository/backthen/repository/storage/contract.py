@@ -1,6 +1,7 @@
 """What a storage promises. Every backend and every wrapper runs one suite: `tests/unit/test_storage_contract.py`.
 
-Names come from `names.py` alone. A name or folder that it did not make is a bug, and raises `ValueError` before anything is touched.
+Names come from `names.py` alone. A name or folder that it does not know is a bug in the caller, and raises `ValueError`
+before anything is touched.
 """
 
 from __future__ import annotations

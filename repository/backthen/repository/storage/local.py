@@ -1,9 +1,10 @@
 """Objects as files in a folder of this machine: private, durable, whole or not at all.
 
-A new object is written to a temporary file in `tmp/`, flushed to the disk, and only then linked to its name, which fails when the
-name is taken; at last the folder is flushed. Every temporary file is locked (flock) by the process that fills it, so that
-anybody can tell what a killed one left behind. What others may have put into the folder is never trusted: links are not followed,
-and only regular files are opened.
+A new object is written to a temporary file in `tmp/`, flushed to the disk, and only then linked to its name, which
+fails when the name is taken; at last the folder is flushed. Every temporary file is locked (flock) by the process that
+fills it, so that anybody can tell what a killed one left behind; who fills a file of `tmp/` for `put_file` locks it too,
+until that returned. What others may have put into the folder is never trusted: links are not followed, and only regular
+files are opened.
 
 Folders are made for their owner alone (0700), and so are files (0600).
 """
@@ -94,7 +95,7 @@ class LocalStorage:
         """
         with _plain_errors(self._root):
             _make_folders(self._root)
-            names = set(os.listdir(self._root))
+            names = {path.name for path in self._root.iterdir()}
         if CONFIG_NAME in names:
             raise RepositoryExists(f"there is a repository at {self._root} already")
         strangers = sorted(name for name in names if not self._is_leftover(name))

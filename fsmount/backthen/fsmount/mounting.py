@@ -1,0 +1,241 @@
+"""Mountpoints and the mount table: what is mounted where, whether it is alive, and how it is taken away.
+
+Knows Linux' mount table and nothing of how a mount is served. No path that may be a dead or slow mount is looked at
+before the table was asked.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import enum
+import errno
+import logging
+import os
+import re
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from backthen.fsmount.errors import MountBusy, MountRefused, NotMounted, UnusableMountpoint
+
+FILE_SYSTEM_TYPE = "fuse.backthen"
+REQUIRED_OPTIONS = frozenset({"ro", "nosuid", "nodev"})
+READ_AHEAD_KIB = 1024
+FUSERMOUNT_TIMEOUT_S = 30
+
+_MOUNT_TABLE = Path("/proc/self/mountinfo")
+_BACKING_DEVICES = Path("/sys/class/bdi")
+_OCTAL_ESCAPE = re.compile(rb"\\([0-7]{3})")
+# From <sys/mount.h>.
+_MNT_DETACH = 2
+_UMOUNT_NOFOLLOW = 8
+_DEAD = (errno.ENOTCONN, errno.ECONNABORTED)
+
+_log = logging.getLogger("backthen.fsmount")
+
+
+class MountState(enum.Enum):
+    """What is at a path."""
+
+    FREE = "nothing is mounted"
+    LIVE = "a mount of Backthen that answers"
+    STALE = "a mount of Backthen whose server has died"
+    FOREIGN = "a mount of something else"
+
+
+@dataclass(frozen=True, slots=True)
+class MountLine:
+    """One line of the mount table.
+
+    Attributes:
+        device: `major:minor`.
+        mountpoint: where it is mounted, absolute.
+        options: those of the mount itself, not of its file system.
+        file_system: its type.
+        file_system_options: those of the file system.
+    """
+
+    device: str
+    mountpoint: Path
+    options: frozenset[str]
+    file_system: str
+    file_system_options: frozenset[str]
+
+
+def parse_mount_table(data: bytes) -> list[MountLine]:
+    """The lines of a `mountinfo`, in order; proc(5) has the format."""
+    lines = []
+    # Not `splitlines`: a carriage return in a path is not escaped.
+    for line in data.split(b"\n")[:-1]:
+        fields = line.split(b" ")
+        after = fields.index(b"-", 6)
+        lines.append(
+            MountLine(
+                device=fields[2].decode(),
+                mountpoint=Path(os.fsdecode(_unescape(fields[4]))),
+                options=frozenset(fields[5].decode().split(",")),
+                file_system=os.fsdecode(_unescape(fields[after + 1])),
+                file_system_options=frozenset(os.fsdecode(fields[after + 3]).split(",")),
+            )
+        )
+    return lines
+
+
+def mounted_at(path: Path) -> MountLine | None:
+    """The line of what is mounted at a path, the topmost one, or None."""
+    lines = {line.mountpoint: line for line in parse_mount_table(_MOUNT_TABLE.read_bytes())}
+    return lines.get(_canonical(path, lines))
+
+
+def mount_state(path: Path) -> MountState:
+    """What is at a path now."""
+    line = mounted_at(path)
+    if line is None:
+        return MountState.FREE
+    if line.file_system != FILE_SYSTEM_TYPE:
+        return MountState.FOREIGN
+    try:
+        # Opening is always asked of the server; attributes may come from the kernel's memory.
+        os.close(os.open(line.mountpoint, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+    except OSError as error:
+        return MountState.STALE if error.errno in _DEAD else MountState.LIVE
+    return MountState.LIVE
+
+
+def prepare_mountpoint(path: Path, *, repository_folder: Path | None = None) -> Path:
+    """Make sure that a path can be mounted at; a dead mount of ours that is there is cleaned up.
+
+    Args:
+        path: an empty directory.
+        repository_folder: where the repository is, if it is on this machine.
+
+    Returns:
+        The path without links.
+
+    Raises:
+        UnusableMountpoint: it cannot be mounted at.
+        MountBusy, MountRefused: the dead mount cannot be taken away.
+    """
+    clean_stale(path)
+    state = mount_state(path)
+    if state is not MountState.FREE:
+        raise UnusableMountpoint(
+            f"{path} is taken: there is {state.value}", hint=f"Take it away first: backthen umount {path}"
+        )
+    target = Path(os.path.realpath(path))
+    if repository_folder is not None and target.is_relative_to(os.path.realpath(repository_folder)):
+        raise UnusableMountpoint(f"{path} is inside the repository", hint="Mount at a folder outside of it.")
+    try:
+        if any(os.scandir(target)):
+            raise UnusableMountpoint(f"{path} is not empty", hint="Mount at an empty folder.")
+    except FileNotFoundError:
+        raise UnusableMountpoint(f"{path} does not exist", hint=f"Make it first: mkdir {path}") from None
+    except NotADirectoryError:
+        raise UnusableMountpoint(f"{path} is not a folder") from None
+    except OSError as error:
+        raise UnusableMountpoint(f"{path} cannot be read: {error.strerror}") from error
+    if not os.access(target, os.W_OK):
+        raise UnusableMountpoint(f"{path} belongs to somebody else", hint="Mount at a folder of your own.")
+    return target
+
+
+def check_mounted(path: Path) -> None:
+    """Prove by the mount table that our mount is at a path, read-only, without set-user-id programs and devices.
+
+    Raises:
+        MountRefused: it is not there, or is not mounted so.
+    """
+    line = mounted_at(path)
+    if line is None or line.file_system != FILE_SYSTEM_TYPE:
+        raise MountRefused(f"the mount does not appear at {path}")
+    missing = REQUIRED_OPTIONS - line.options
+    if missing:
+        raise MountRefused(f"the system mounted {path} without {', '.join(sorted(missing))}")
+
+
+def raise_read_ahead(path: Path) -> None:
+    """Let the kernel read ahead more than its 128 KiB, where this process may say so: each request costs the same."""
+    line = mounted_at(path)
+    if line is None:
+        return
+    setting = _BACKING_DEVICES / line.device / "read_ahead_kb"
+    try:
+        setting.write_text(f"{READ_AHEAD_KIB}\n")
+    except OSError as error:
+        _log.debug("the read-ahead stays as it is: %s", error)
+
+
+def unmount(path: Path, *, lazy: bool = False) -> None:
+    """Take a mount of Backthen away, dead or alive.
+
+    Args:
+        path: its mountpoint.
+        lazy: also when it is in use; those who use it keep what they have open.
+
+    Raises:
+        NotMounted: there is none.
+        MountBusy: it is in use.
+        MountRefused: the system did not do it.
+    """
+    line = mounted_at(path)
+    state = mount_state(path)
+    if line is None or state is MountState.FREE:
+        raise NotMounted(f"nothing is mounted at {path}")
+    if state is MountState.FOREIGN:
+        raise NotMounted(f"what is mounted at {path} is not Backthen's")
+    _detach(line.mountpoint, lazy=lazy or state is MountState.STALE)
+
+
+def clean_stale(path: Path) -> bool:
+    """Take a mount of Backthen away whose server has died.
+
+    Returns:
+        Whether there was one.
+
+    Raises:
+        MountBusy, MountRefused: the system did not do it.
+    """
+    line = mounted_at(path)
+    if line is None or mount_state(path) is not MountState.STALE:
+        return False
+    _detach(line.mountpoint, lazy=True)
+    return True
+
+
+def _detach(mountpoint: Path, *, lazy: bool) -> None:
+    if os.geteuid() == 0:
+        libc = ctypes.CDLL(None, use_errno=True)
+        if libc.umount2(os.fsencode(mountpoint), _UMOUNT_NOFOLLOW | (_MNT_DETACH if lazy else 0)) == 0:
+            return
+        number = ctypes.get_errno()
+        _refuse(mountpoint, os.strerror(number), is_busy=number == errno.EBUSY)
+    command = ["fusermount3", "-u", *(["-z"] if lazy else []), "--", os.fspath(mountpoint)]
+    try:
+        done = subprocess.run(command, capture_output=True, timeout=FUSERMOUNT_TIMEOUT_S, check=False)
+    except FileNotFoundError:
+        raise MountRefused("fusermount3 is missing", hint="Install the package fuse3.") from None
+    except subprocess.TimeoutExpired:
+        raise MountRefused(f"fusermount3 did not come back for {mountpoint}") from None
+    if done.returncode != 0:
+        message = done.stderr.decode(errors="replace").strip()
+        _refuse(mountpoint, message, is_busy=os.strerror(errno.EBUSY) in message)
+
+
+def _refuse(mountpoint: Path, message: str, *, is_busy: bool) -> None:
+    if is_busy:
+        raise MountBusy(
+            f"{mountpoint} is busy: a program has a file or its working directory in it",
+            hint=f"Close it and try again; `fuser -vm {mountpoint}` names it.",
+        )
+    raise MountRefused(f"cannot unmount {mountpoint}: {message}")
+
+
+def _canonical(path: Path, lines: dict[Path, MountLine]) -> Path:
+    """The path without links; what is in the table already is not looked at."""
+    absolute = Path(os.path.abspath(path))
+    above = Path(os.path.realpath(absolute.parent)) / absolute.name
+    return above if above in lines else Path(os.path.realpath(absolute))
+
+
+def _unescape(field: bytes) -> bytes:
+    return _OCTAL_ESCAPE.sub(lambda match: bytes([int(match[1], 8)]), field)

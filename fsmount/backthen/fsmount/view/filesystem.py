@@ -1,0 +1,300 @@
+"""The view itself: what each request on the history means.
+
+Invariants: nothing is kept for what was merely seen, so memory does not grow with a walk; a snapshot's numbers, names
+and contents are the same at every mount. Every method takes the source to read from. With the near one it never waits
+for anything, and raises `NotInMemory` where it would have to; the request is then made again with the other
+one, in a thread that may wait.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import wraps
+from typing import Concatenate, NamedTuple, ParamSpec, TypeVar
+
+from backthen.fsmount.view.attributes import Attributes, Listed, Owner, entry_attributes
+from backthen.fsmount.view.errors import (
+    DamagedContent,
+    Gone,
+    NoSuchAttribute,
+    NotADirectory,
+    NotAFile,
+    NotASymlink,
+    NotFound,
+    StorageUnavailable,
+    UnreadAtBackup,
+)
+from backthen.fsmount.view.history import History
+from backthen.fsmount.view.layout import Located, Place, VirtualDirectory, VirtualSymlink, is_lasting, tree_layout
+from backthen.fsmount.view.listing import FixedLayout, FollowingLayout, Layouts
+from backthen.fsmount.view.numbers import ROOT_NUMBER, VIRTUAL_START
+from backthen.fsmount.view.recent import Recent
+from backthen.repository import (
+    BlobSource,
+    DamageError,
+    EntryType,
+    Node,
+    NotInMemory,
+    PathNotFound,
+    RepositoryError,
+    SnapshotInfo,
+    read_file,
+    read_xattrs,
+)
+
+RECENT_NODES = 4096
+LISTED_MAX = 256
+"""Entries that one call lists: about as many as fit into the kernel's largest request, and as a page holds."""
+CAPACITY_INTERVAL_S = 10
+
+_NS_PER_S = 1_000_000_000
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+
+class Capacity(NamedTuple):
+    """How large the file system is: bytes in storage, and how many inodes it shows."""
+
+    stored_bytes: int
+    entry_count: int
+
+
+@dataclass(frozen=True, slots=True)
+class OpenDirectory:
+    """A directory being listed: a node of a snapshot, or the frozen listing of a virtual one."""
+
+    located: Located | None
+    frozen: tuple[Listed, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class OpenFile:
+    """A file being read."""
+
+    node: Node
+
+
+def _with_meaning(
+    method: Callable[Concatenate[View, BlobSource, _P], _R],
+) -> Callable[Concatenate[View, BlobSource, _P], _R]:
+    """Let a method's repository errors leave it as what they mean to a reader."""
+
+    @wraps(method)
+    def call(self: View, source: BlobSource, /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
+        try:
+            return method(self, source, *args, **kwargs)
+        except DamageError as error:
+            raise DamagedContent(str(error)) from error
+        except PathNotFound as error:
+            raise Gone(str(error)) from error
+        except RepositoryError as error:
+            raise StorageUnavailable(str(error)) from error
+
+    return call
+
+
+class View:
+    """A read-only file system. Safe to use from several threads.
+
+    All methods that take a source raise:
+        NotInMemory: the near source was given, and something that is not in memory is needed.
+        Gone: the snapshot that the number belonged to is not shown any more.
+        DamagedContent, StorageUnavailable: what is needed cannot be had.
+    """
+
+    def __init__(self, history: History, layouts: Layouts, monotonic_ns: Callable[[], int]) -> None:
+        self._history = history
+        self._layouts = layouts
+        self._monotonic_ns = monotonic_ns
+        self._recent: Recent[Located] = Recent(RECENT_NODES)
+        self._capacity: tuple[int, int] | None = None
+        self.near = history.blobs.near
+        self.source = history.blobs.source
+
+    def is_lasting(self, number: int) -> bool:
+        """Whether a node's attributes, and a directory's list of children, never change."""
+        return is_lasting(number, self._layouts.known)
+
+    @_with_meaning
+    def attributes(self, source: BlobSource, number: int) -> Attributes:
+        """The attributes of a node."""
+        place = self._locate(source, number)
+        if isinstance(place, Located):
+            return place.snapshot.attributes(place.node)
+        return place.attributes
+
+    @_with_meaning
+    def lookup(self, source: BlobSource, directory: int, name: bytes) -> Attributes:
+        """The attributes of a directory's child.
+
+        Raises:
+            NotFound: it has no child of that name.
+            NotADirectory: it is none.
+        """
+        place = self._locate(source, directory)
+        if isinstance(place, Located):
+            return self._lookup_entry(source, place, name)
+        if isinstance(place, VirtualSymlink):
+            raise NotADirectory(f"{directory} is not a directory")
+        found = place.children.get(name)
+        if found is None:
+            raise NotFound(f"no {name!r}")
+        return found
+
+    @_with_meaning
+    def open_directory(self, source: BlobSource, number: int) -> OpenDirectory:
+        """Begin to list a directory. A virtual one is listed as it is at this moment.
+
+        Raises:
+            NotADirectory: it is none.
+            UnreadAtBackup: what it held is not known.
+        """
+        place = self._locate(source, number)
+        if isinstance(place, VirtualDirectory):
+            children = enumerate(place.children.items(), start=1)
+            return OpenDirectory(None, tuple(Listed(name, found, cookie) for cookie, (name, found) in children))
+        if isinstance(place, VirtualSymlink) or not place.node.entry.is_directory:
+            raise NotADirectory(f"{number} is not a directory")
+        entry = place.node.entry
+        if entry.error and not entry.below:
+            raise UnreadAtBackup(f"{entry.name!r}: {entry.error}")
+        return OpenDirectory(place)
+
+    @_with_meaning
+    def read_directory(self, source: BlobSource, directory: OpenDirectory, after: int) -> list[Listed]:
+        """The entries after the one with the cookie `after` (0: from the start), some of them; none at the end.
+
+        What is at hand before something that is not in memory, or damaged, is given first.
+        """
+        if directory.located is None:
+            return list(directory.frozen[after : after + LISTED_MAX])
+        snapshot, node = directory.located
+        listed: list[Listed] = []
+        number, remember, start = snapshot.number, self._recent.put, node.position
+        try:
+            for child in snapshot.tree.children(source, node, after=after):
+                found = entry_attributes(child.entry, number(child.position))
+                listed.append(Listed(child.name, found, child.place - start))
+                remember(found.number, Located(snapshot, child))
+                if len(listed) == LISTED_MAX:
+                    break
+        except (NotInMemory, RepositoryError):
+            if not listed:
+                raise
+        return listed
+
+    @_with_meaning
+    def open_file(self, source: BlobSource, number: int) -> OpenFile:
+        """Begin to read a regular file.
+
+        Raises:
+            NotAFile: it is none.
+            UnreadAtBackup: its content was not saved.
+        """
+        place = self._locate(source, number)
+        if not isinstance(place, Located):
+            raise NotAFile(f"{number} is not a file")
+        entry = place.node.entry
+        if entry.error:
+            raise UnreadAtBackup(f"{place.node.name!r}: {entry.error}")
+        if entry.type != EntryType.FILE:
+            raise NotAFile(f"{place.node.name!r} is not a file")
+        return OpenFile(place.node)
+
+    @_with_meaning
+    def read(self, source: BlobSource, file: OpenFile, offset: int, length: int) -> bytes | memoryview:
+        """Bytes of a file; fewer than `length` at its end."""
+        return read_file(source, file.node.entry, offset, length)
+
+    @_with_meaning
+    def target(self, source: BlobSource, number: int) -> bytes:
+        """Where a symlink points.
+
+        Raises:
+            NotASymlink: it is none.
+        """
+        place = self._locate(source, number)
+        if isinstance(place, VirtualSymlink):
+            return place.target
+        if isinstance(place, Located) and place.node.entry.type == EntryType.SYMLINK:
+            return place.node.entry.target
+        raise NotASymlink(f"{number} is not a symlink")
+
+    @_with_meaning
+    def xattr(self, source: BlobSource, number: int, name: bytes) -> bytes:
+        """The value of an extended attribute.
+
+        Raises:
+            NoSuchAttribute: it has none of that name.
+        """
+        for found, value in self._xattrs(source, number):
+            if found == name:
+                return value
+        raise NoSuchAttribute(f"no attribute {name!r}")
+
+    @_with_meaning
+    def xattr_names(self, source: BlobSource, number: int) -> list[bytes]:
+        """The names of all extended attributes."""
+        return [name for name, _ in self._xattrs(source, number)]
+
+    @_with_meaning
+    def capacity(self, source: BlobSource) -> Capacity:
+        """How large the file system is; what the storage holds is at most ten seconds old."""
+        now_ns = self._monotonic_ns()
+        if self._capacity is None or now_ns - self._capacity[0] > CAPACITY_INTERVAL_S * _NS_PER_S:
+            if source is self.near:
+                raise NotInMemory
+            self._capacity = (now_ns, self._history.stored_bytes())
+        return Capacity(self._capacity[1], self._layouts.known.entry_count)
+
+    def _xattrs(self, source: BlobSource, number: int) -> tuple[tuple[bytes, bytes], ...]:
+        place = self._locate(source, number)
+        return read_xattrs(source, place.node.entry) if isinstance(place, Located) else ()
+
+    def _lookup_entry(self, source: BlobSource, directory: Located, name: bytes) -> Attributes:
+        snapshot, node = directory
+        if not node.entry.is_directory:
+            raise NotADirectory(f"{node.name!r} is not a directory")
+        child = snapshot.tree.lookup(source, node, name)
+        if child is None:
+            raise NotFound(f"no {name!r}")
+        found = snapshot.attributes(child)
+        self._recent.put(found.number, Located(snapshot, child))
+        return found
+
+    def _locate(self, source: BlobSource, number: int) -> Place:
+        if number == ROOT_NUMBER or number >= VIRTUAL_START:
+            special = self._layouts.current(wait=source is not self.near).special(number)
+            if special is None:
+                raise Gone(f"nothing that is shown now has the number {number}")
+            return special
+        snapshot = self._layouts.known.snapshot(number)
+        located = self._recent.get(number)
+        if located is None:
+            located = Located(snapshot, snapshot.tree.at(source, number - snapshot.base))
+            self._recent.put(number, located)
+        return located
+
+
+def history_view(history: History, owner: Owner, monotonic_ns: Callable[[], int]) -> View:
+    """The view of all snapshots.
+
+    Raises:
+        RepositoryError: the list of snapshots cannot be read.
+    """
+    return View(history, FollowingLayout(history, owner, monotonic_ns), monotonic_ns)
+
+
+def tree_view(history: History, info: SnapshotInfo, path: bytes, monotonic_ns: Callable[[], int]) -> View:
+    """The view of one directory of one snapshot alone.
+
+    Raises:
+        PathNotFound: the snapshot has no such path.
+        NotADirectory: there is something else at the path.
+        RepositoryError: it cannot be read.
+    """
+    tree = history.tree(info)
+    node = tree.resolve(history.blobs.source, path)
+    layout = tree_layout(info, tree, node, history.inode_prf)
+    return View(history, FixedLayout(layout), monotonic_ns)

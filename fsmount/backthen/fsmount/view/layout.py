@@ -1,0 +1,232 @@
+"""The folders around the snapshots: a frozen picture of one list of snapshots. Pure.
+
+    latest -> snapshots/<newest>
+    snapshots/<time>_<host>_<id>/…
+    hosts/<host>/<time>   tags/<tag>/<time>   dates/<year>/<month>/<day>/<time>      symlinks into `snapshots`
+
+A directory can be at one path only, since the kernel moves it where it was seen last; hence the symlinks. When one
+snapshot's directory is shown alone, it is node 1 and there is nothing of the above.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from backthen.fsmount.view.attributes import (
+    Attributes,
+    Owner,
+    entry_attributes,
+    virtual_directory_attributes,
+    virtual_symlink_attributes,
+)
+from backthen.fsmount.view.errors import Gone, NotADirectory
+from backthen.fsmount.view.names import day_names, distinct_prefixes, label_name, time_name
+from backthen.fsmount.view.numbers import ROOT_NUMBER, VIRTUAL_START, Prf, SnapshotRanges, VirtualNumbers
+from backthen.repository import Node, SnapshotId, SnapshotInfo, SnapshotTree
+
+
+@dataclass(frozen=True, slots=True)
+class ShownSnapshot:
+    """A snapshot with its range of numbers.
+
+    Attributes:
+        base: the number of position 0.
+        end: the first number after the range.
+        root_position: the position that has number 1 instead, or -1.
+    """
+
+    id: SnapshotId
+    tree: SnapshotTree
+    base: int
+    end: int
+    root_position: int = -1
+
+    def number(self, position: int) -> int:
+        """The number of the inode at a position."""
+        return ROOT_NUMBER if position == self.root_position else self.base + position
+
+    def attributes(self, node: Node) -> Attributes:
+        """The attributes of a node of the snapshot."""
+        return entry_attributes(node.entry, self.number(node.position))
+
+
+class Located(NamedTuple):
+    """A node and the snapshot that it is in."""
+
+    snapshot: ShownSnapshot
+    node: Node
+
+
+@dataclass(frozen=True, slots=True)
+class VirtualSymlink:
+    """A symlink that is in no snapshot."""
+
+    attributes: Attributes
+    target: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class VirtualDirectory:
+    """A directory that is in no snapshot; its children by name, in order."""
+
+    attributes: Attributes
+    children: dict[bytes, Attributes]
+
+
+Place = Located | VirtualDirectory | VirtualSymlink
+
+
+class Layout:
+    """Everything that is shown at one time, by number. Never changes."""
+
+    __slots__ = ("_bases", "_places", "entry_count", "snapshots")
+
+    def __init__(self, snapshots: Sequence[ShownSnapshot], places: dict[int, Place]) -> None:
+        self.snapshots = sorted(snapshots, key=lambda shown: shown.base)
+        self.entry_count = sum(shown.tree.position_count for shown in snapshots)
+        self._bases = [shown.base for shown in self.snapshots]
+        self._places = places
+
+    def special(self, number: int) -> Place | None:
+        """What is at a number that is not found by its position in a snapshot, or None."""
+        return self._places.get(number)
+
+    def snapshot(self, number: int) -> ShownSnapshot:
+        """The snapshot in whose range a number is.
+
+        Raises:
+            Gone: in none.
+        """
+        index = bisect_right(self._bases, number) - 1
+        if index < 0 or number >= self.snapshots[index].end:
+            raise Gone(f"nothing that is shown now has the number {number}")
+        return self.snapshots[index]
+
+
+def is_lasting(number: int, layout: Layout) -> bool:
+    """Whether a number is that of a snapshot's node, whose attributes and children never change."""
+    return number < VIRTUAL_START and not isinstance(layout.special(number), VirtualDirectory)
+
+
+def tree_layout(info: SnapshotInfo, tree: SnapshotTree, node: Node, prf: Prf) -> Layout:
+    """The layout of one snapshot's directory alone.
+
+    Raises:
+        NotADirectory: the node is none.
+    """
+    if not node.entry.is_directory:
+        raise NotADirectory("only a directory can be mounted")
+    base = SnapshotRanges(prf).assign([(info.id, tree.position_count)])[info.id]
+    shown = ShownSnapshot(info.id, tree, base, base + tree.position_count, node.position)
+    return Layout([shown], {ROOT_NUMBER: Located(shown, node)})
+
+
+def history_layout(
+    snapshots: Sequence[tuple[SnapshotInfo, SnapshotTree]], ranges: SnapshotRanges, prf: Prf, owner: Owner
+) -> Layout:
+    """The layout of all snapshots, given oldest first in the order of the log."""
+    bases = ranges.assign([(info.id, tree.position_count) for info, tree in snapshots])
+    shown = [
+        ShownSnapshot(info.id, tree, bases[info.id], bases[info.id] + tree.position_count) for info, tree in snapshots
+    ]
+    root = _arrange([info for info, _ in snapshots], shown, prf)
+    builder = _Builder(owner, VirtualNumbers(prf))
+    builder.add(root, b"")
+    return Layout(shown, builder.places)
+
+
+class _Link(NamedTuple):
+    """A symlink to be: where it leads, and when the snapshot there was made."""
+
+    target: str
+    made_ns: int
+
+
+@dataclass(slots=True)
+class _Folder:
+    """A virtual directory while it is filled."""
+
+    children: dict[str, _Child] = field(default_factory=dict)
+    mtime_ns: int = 0
+
+    def folder(self, *names: str) -> _Folder:
+        here = self
+        for name in names:
+            child = here.children.setdefault(name, _Folder())
+            assert isinstance(child, _Folder)
+            here = child
+        return here
+
+    def link(self, time_ns: int, digits: str, target: str) -> None:
+        name = time_name(time_ns)
+        if name in self.children:
+            name = f"{name}_{digits}"
+        self.children[name] = _Link(target, time_ns)
+
+
+_Child = _Folder | ShownSnapshot | _Link
+
+
+def _arrange(infos: list[SnapshotInfo], shown: list[ShownSnapshot], prf: Prf) -> _Folder:
+    root = _Folder()
+    by_kind = {kind: root.folder(kind) for kind in ("snapshots", "hosts", "tags", "dates")}
+    prefixes = distinct_prefixes([info.id for info in infos])
+    for info, snapshot, digits in zip(infos, shown, prefixes, strict=True):
+        time_ns = info.started_ns
+        host = label_name(info.host, prf)
+        name = f"{time_name(time_ns)}_{host}_{digits}"
+        by_kind["snapshots"].children[name] = snapshot
+        target = f"snapshots/{name}"
+        by_kind["hosts"].folder(host).link(time_ns, digits, f"../../{target}")
+        for tag in dict.fromkeys(info.tags):
+            by_kind["tags"].folder(label_name(tag, prf)).link(time_ns, digits, f"../../{target}")
+        by_kind["dates"].folder(*day_names(time_ns)).link(time_ns, digits, f"../../../../{target}")
+        root.children["latest"] = _Link(target, time_ns)
+    return root
+
+
+class _Builder:
+    """Turns folders into places with numbers and attributes."""
+
+    def __init__(self, owner: Owner, numbers: VirtualNumbers) -> None:
+        self.places: dict[int, Place] = {}
+        self._owner = owner
+        self._numbers = numbers
+
+    def add(self, folder: _Folder, path: bytes) -> Attributes:
+        number = self._numbers.assign(path) if path else ROOT_NUMBER
+        children: dict[bytes, Attributes] = {}
+        for name, child in sorted(((text.encode(), child) for text, child in folder.children.items()), key=_name):
+            below = path + b"/" + name
+            if isinstance(child, _Folder):
+                children[name] = self.add(child, below)
+            elif isinstance(child, ShownSnapshot):
+                children[name] = child.attributes(child.tree.top)
+            else:
+                children[name] = self._add_symlink(below, child.target.encode(), child.made_ns)
+        mtime_ns = max((_made_ns(child) for child in folder.children.values()), default=0)
+        folder.mtime_ns = mtime_ns
+        attributes = virtual_directory_attributes(number, self._owner, mtime_ns)
+        self.places[number] = VirtualDirectory(attributes, children)
+        return attributes
+
+    def _add_symlink(self, path: bytes, target: bytes, time_ns: int) -> Attributes:
+        number = self._numbers.assign(path)
+        attributes = virtual_symlink_attributes(number, self._owner, time_ns, target)
+        self.places[number] = VirtualSymlink(attributes, target)
+        return attributes
+
+
+def _name(item: tuple[bytes, _Child]) -> bytes:
+    return item[0]
+
+
+def _made_ns(child: _Child) -> int:
+    if isinstance(child, _Folder):
+        return child.mtime_ns
+    if isinstance(child, ShownSnapshot):
+        return child.tree.root.started_ns
+    return child.made_ns

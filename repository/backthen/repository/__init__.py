@@ -1,0 +1,139 @@
+"""The engine of Backthen: encrypted, de-duplicated, immutable snapshots in storage that nobody needs to trust.
+
+This is its face: `backthen.fsmount` and `backthen.cli` import from here alone. It knows nothing of FUSE, terminals or the environment.
+A repository goes through states that are types: a `Storage`, a `LockedRepository`, a `Repository`.
+"""
+
+from backthen.repository.backup import SnapshotReport, SnapshotRequest, create_snapshot
+from backthen.repository.catalog import (
+    AtTime,
+    IdPrefix,
+    Latest,
+    Selector,
+    SnapshotInfo,
+    filter_snapshots,
+    select_snapshot,
+)
+from backthen.repository.catalog.slots import SlotInfo
+from backthen.repository.clock import monotonic_ns, now_ns
+from backthen.repository.content import Node, SnapshotTree, extents_from, read_file, read_xattrs
+from backthen.repository.errors import (
+    AmbiguousSnapshot,
+    CacheError,
+    DamageError,
+    InvalidRequest,
+    MalformedError,
+    MissingError,
+    NewerFormatError,
+    ObjectExists,
+    ObjectMissing,
+    PathNotFound,
+    RepositoryError,
+    RepositoryExists,
+    RepositoryNotFound,
+    RollbackError,
+    SnapshotNotFound,
+    StorageError,
+    TamperedError,
+    TargetError,
+    WrongPassword,
+)
+from backthen.repository.ids import ObjectId, RepositoryId, SnapshotId
+from backthen.repository.maintenance import (
+    CheckReport,
+    CheckRequest,
+    Finding,
+    RepositoryStatistics,
+    add_password,
+    add_recovery_key,
+    change_password,
+    check_repository,
+    list_access,
+    remove_access,
+    repository_statistics,
+)
+from backthen.repository.model.entry import Entry, EntryType
+from backthen.repository.model.records import Root, Statistics
+from backthen.repository.objects import BlobSource, NotInMemory
+from backthen.repository.opening import (
+    Client,
+    Folders,
+    LockedRepository,
+    Repository,
+    create_repository,
+    find_repository,
+)
+from backthen.repository.progress import Progress, Silent
+from backthen.repository.source import ExclusionRules
+from backthen.repository.storage import Storage, open_storage
+
+__all__ = [
+    "AmbiguousSnapshot",
+    "AtTime",
+    "BlobSource",
+    "CacheError",
+    "CheckReport",
+    "CheckRequest",
+    "Client",
+    "DamageError",
+    "Entry",
+    "EntryType",
+    "ExclusionRules",
+    "Finding",
+    "Folders",
+    "IdPrefix",
+    "InvalidRequest",
+    "Latest",
+    "LockedRepository",
+    "MalformedError",
+    "MissingError",
+    "NewerFormatError",
+    "Node",
+    "NotInMemory",
+    "ObjectExists",
+    "ObjectId",
+    "ObjectMissing",
+    "PathNotFound",
+    "Progress",
+    "Repository",
+    "RepositoryError",
+    "RepositoryExists",
+    "RepositoryId",
+    "RepositoryNotFound",
+    "RepositoryStatistics",
+    "RollbackError",
+    "Root",
+    "Selector",
+    "Silent",
+    "SlotInfo",
+    "SnapshotId",
+    "SnapshotInfo",
+    "SnapshotNotFound",
+    "SnapshotReport",
+    "SnapshotRequest",
+    "SnapshotTree",
+    "Statistics",
+    "Storage",
+    "StorageError",
+    "TamperedError",
+    "TargetError",
+    "WrongPassword",
+    "add_password",
+    "add_recovery_key",
+    "change_password",
+    "check_repository",
+    "create_repository",
+    "create_snapshot",
+    "extents_from",
+    "filter_snapshots",
+    "find_repository",
+    "list_access",
+    "monotonic_ns",
+    "now_ns",
+    "open_storage",
+    "read_file",
+    "read_xattrs",
+    "remove_access",
+    "repository_statistics",
+    "select_snapshot",
+]

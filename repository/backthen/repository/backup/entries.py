@@ -1,0 +1,151 @@
+"""From a name of the live file system to its entry, with its content stored."""
+
+from __future__ import annotations
+
+import os
+
+import msgspec
+
+from backthen.repository import format as fmt
+from backthen.repository.backup.file import EMPTY, BlobSink, FileContent, FileSaver
+from backthen.repository.backup.parents import Parents
+from backthen.repository.backup.tally import Tally
+from backthen.repository.crypto import BlobKind, RepositoryKeys
+from backthen.repository.index import LinkTable
+from backthen.repository.model.entry import BlobRef, Entry, EntryType, encode_xattrs
+from backthen.repository.source import (
+    EnterDirectory,
+    FileSystems,
+    Item,
+    OwnerNames,
+    Problem,
+    XattrRead,
+    Xattrs,
+    entry_type,
+    is_changed,
+    is_sparse,
+    make_entry,
+    open_file,
+    read_target,
+    read_whole,
+    read_xattrs,
+    reason_of,
+    stretches,
+)
+
+_encode_entry = msgspec.msgpack.Encoder().encode
+
+
+class EntryMaker:
+    """Makes the entries of one snapshot. What cannot be saved is told to the tally, and the entry says so."""
+
+    def __init__(self, sink: BlobSink, keys: RepositoryKeys, saver: FileSaver, links: LinkTable, tally: Tally) -> None:
+        """Store content through `saver` and the rest into `sink`."""
+        self._sink = sink
+        self._keys = keys
+        self._saver = saver
+        self._links = links
+        self._tally = tally
+        self._owners = OwnerNames()
+        self._file_systems = FileSystems()
+
+    def item(self, item: Item, parents: Parents) -> Entry:
+        """The entry of a name that is not entered."""
+        status = item.status
+        if status.st_nlink > 1 and entry_type(status) != EntryType.DIRECTORY:
+            return self._link_name(item, parents)
+        return self._inode(item, parents)
+
+    def directory(self, event: EnterDirectory) -> Entry:
+        """The entry of a directory, before anything is in it."""
+        self._tally.directories += 1
+        found = self._xattrs(event.path, read_xattrs(event.directory.xattr_source))
+        return make_entry(event.name, event.status, self._owners, xattrs=found[0], xattr_blob=found[1])
+
+    def problem(self, problem: Problem) -> Entry:
+        """The entry of a name that could not be examined or entered."""
+        self._tally.problem(problem.path, problem.message)
+        if problem.status is None:
+            return Entry(problem.name, EntryType.UNKNOWN, error=problem.message)
+        return make_entry(problem.name, problem.status, self._owners, error=problem.message)
+
+    def _link_name(self, item: Item, parents: Parents) -> Entry:
+        """One of several names of an inode; the inode is saved at the first of them."""
+        top = self._file_systems.top_of_device(item.status.st_dev, item.path)
+        group = self._keys.link_group(top, item.status.st_ino)
+        if self._links.add_name(group):
+            self._count_further_name(item, parents)
+        else:
+            self._links.add_record(group, _encode_entry(self._inode(item, parents)))
+        return Entry(item.name, EntryType.LINK_NAME, link_group=group)
+
+    def _count_further_name(self, item: Item, parents: Parents) -> None:
+        kind = entry_type(item.status)
+        if kind == EntryType.FILE:
+            _, is_known = parents.find_unchanged(item.name, kind, item.status)
+            self._tally.file(item.path, 0, known=is_known, unchanged=is_known)
+        else:
+            self._tally.others += 1
+
+    def _inode(self, item: Item, parents: Parents) -> Entry:
+        kind = entry_type(item.status)
+        if kind == EntryType.DIRECTORY:
+            self._tally.directories += 1
+        elif kind != EntryType.FILE:
+            self._tally.others += 1
+        old, is_known = parents.find_unchanged(item.name, kind, item.status)
+        if old is not None:
+            if kind == EntryType.FILE:
+                self._tally.file(item.path, old.size, known=True, unchanged=True)
+            return old
+        try:
+            if kind == EntryType.FILE:
+                return self._file(item, is_known=is_known)
+            return self._other(item, kind)
+        except OSError as error:
+            self._tally.problem(item.path, reason_of(error))
+            return make_entry(item.name, item.status, self._owners, error=reason_of(error))
+
+    def _other(self, item: Item, kind: EntryType) -> Entry:
+        target = read_target(item.directory.descriptor, item.name) if kind == EntryType.SYMLINK else b""
+        xattrs, blob = self._xattrs(item.path, read_xattrs(item.xattr_source))
+        return make_entry(item.name, item.status, self._owners, xattrs=xattrs, xattr_blob=blob, target=target)
+
+    def _file(self, item: Item, *, is_known: bool) -> Entry:
+        descriptor, status = open_file(item.directory.descriptor, item.name, item.status)
+        try:
+            found = read_xattrs(descriptor)
+            content = self._content(descriptor, status)
+            if is_changed(status, os.fstat(descriptor)):
+                self._tally.problem(item.path, "it changed while it was read")
+        finally:
+            os.close(descriptor)
+        xattrs, blob = self._xattrs(item.path, found)
+        self._tally.file(item.path, content.size, known=is_known, unchanged=False)
+        return make_entry(
+            item.name,
+            status,
+            self._owners,
+            xattrs=xattrs,
+            xattr_blob=blob,
+            size=content.size,
+            page=content.page,
+            extents=content.extents,
+            allocated=content.allocated,
+        )
+
+    def _content(self, descriptor: int, status: os.stat_result) -> FileContent:
+        if status.st_size == 0:
+            return EMPTY
+        if status.st_size <= fmt.CHUNK_BYTES_MIN and not is_sparse(status):
+            return self._saver.save_small(read_whole(descriptor, status.st_size))
+        return self._saver.save(descriptor, stretches(descriptor, status))
+
+    def _xattrs(self, path: bytes, found: XattrRead) -> tuple[Xattrs, BlobRef | None]:
+        if found.problem:
+            self._tally.problem(path, found.problem)
+        if not found.xattrs:
+            return (), None
+        if sum(len(name) + len(value) for name, value in found.xattrs) <= fmt.INLINE_XATTR_BYTES_MAX:
+            return found.xattrs, None
+        return (), self._sink.put(BlobKind.XATTR, encode_xattrs(found.xattrs))

@@ -1,0 +1,114 @@
+"""The entries of earlier snapshots, walked beside the live tree in the same order, so that finding one costs next to nothing."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from backthen.repository.content import Node, SnapshotTree, blobs_of
+from backthen.repository.errors import RepositoryError
+from backthen.repository.model.entry import BlobRef, Entry, EntryType
+from backthen.repository.objects import BlobSource
+
+_log = logging.getLogger(__name__)
+_CLOCK_GRANULARITY_NS = 20_000_000
+"""File systems stamp times with a clock that ticks every 1 to 10 ms: a change in the tick of a read leaves no trace."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parent:
+    """An earlier snapshot, or what an unfinished one left.
+
+    Attributes:
+        tree: its tree.
+        vouches: it is logged, so everything that it reaches is stored; else each blob is asked for.
+    """
+
+    tree: SnapshotTree
+    vouches: bool
+
+
+class _ParentDirectory:
+    """One directory of a parent, asked for its names in ascending order."""
+
+    __slots__ = ("_children", "_next", "_source", "parent", "trusted_before_ns")
+
+    def __init__(self, source: BlobSource, parent: Parent, directory: Node) -> None:
+        self._source = source
+        self.parent = parent
+        self._children: Iterator[Node] = parent.tree.children(source, directory)
+        self._next = self._advance()
+        self.trusted_before_ns = parent.tree.root.started_ns - _CLOCK_GRANULARITY_NS
+
+    def find(self, name: bytes) -> Entry | None:
+        node = self._find(name)
+        return None if node is None else node.entry
+
+    def enter(self, name: bytes) -> _ParentDirectory | None:
+        node = self._find(name)
+        if node is None or not node.entry.is_directory:
+            return None
+        return _ParentDirectory(self._source, self.parent, node)
+
+    def _find(self, name: bytes) -> Node | None:
+        while self._next is not None and self._next.name < name:
+            self._next = self._advance()
+        node = self._next
+        return node if node is not None and node.name == name else None
+
+    def _advance(self) -> Node | None:
+        """The next child; a damaged parent only costs reading the files again."""
+        try:
+            return next(self._children, None)
+        except RepositoryError as error:
+            _log.warning("the parent snapshot %s cannot be used further: %s", self.parent.tree.id.hex()[:8], error)
+            self._children = iter(())
+            return None
+
+
+class Parents:
+    """The same directory in each of the parents, nearest first."""
+
+    __slots__ = ("_directories", "_rely", "_source")
+
+    def __init__(
+        self, source: BlobSource, directories: tuple[_ParentDirectory, ...], rely: Callable[[BlobRef], bool]
+    ) -> None:
+        self._source = source
+        self._directories = directories
+        self._rely = rely
+
+    @classmethod
+    def at_top(cls, source: BlobSource, parents: list[Parent], rely: Callable[[BlobRef], bool]) -> Parents:
+        """The top directories; `rely` tells whether a blob that nobody vouches for is stored."""
+        return cls(source, tuple(_ParentDirectory(source, parent, parent.tree.top) for parent in parents), rely)
+
+    def enter(self, name: bytes) -> Parents:
+        """The directory of that name; names are asked in ascending order."""
+        entered = (directory.enter(name) for directory in self._directories)
+        return Parents(self._source, tuple(each for each in entered if each is not None), self._rely)
+
+    def find_unchanged(self, name: bytes, kind: EntryType, status: os.stat_result) -> tuple[Entry | None, bool]:
+        """(the entry of a file whose content and attributes are still the same, whether the name was there at all).
+
+        Times and size must be equal, and older than the tick of the clock in which the parent began. Names are asked in ascending order.
+        """
+        is_known = False
+        for directory in self._directories:
+            entry = directory.find(name)
+            if entry is None:
+                continue
+            is_known = True
+            if (
+                entry.mtime_ns == status.st_mtime_ns
+                and entry.ctime_ns == status.st_ctime_ns
+                and entry.type == kind
+                and (entry.size == status.st_size or kind not in (EntryType.FILE, EntryType.SYMLINK))
+                and status.st_ctime_ns < directory.trusted_before_ns
+                and not entry.error
+                and (directory.parent.vouches or all(map(self._rely, blobs_of(self._source, entry))))
+            ):
+                return entry, True
+        return None, is_known

@@ -1,0 +1,238 @@
+"""Making a snapshot: walk, store, commit; again without what a prune took away meanwhile (FORMAT.md, section 12)."""
+
+from __future__ import annotations
+
+from collections.abc import Set
+from contextlib import closing
+from dataclasses import dataclass, replace
+
+from backthen.repository import clock, entropy
+from backthen.repository.backup.counting import BlobCounter
+from backthen.repository.backup.entries import EntryMaker
+from backthen.repository.backup.file import FileSaver
+from backthen.repository.backup.parents import Parent, Parents
+from backthen.repository.backup.request import SnapshotReport, SnapshotRequest
+from backthen.repository.backup.tally import Tally
+from backthen.repository.backup.tree import TreeBuilder, write_links
+from backthen.repository.catalog import Committed
+from backthen.repository.chunking import Cutter, check_fastcdc
+from backthen.repository.content import SnapshotTree
+from backthen.repository.crypto import SpillCipher
+from backthen.repository.errors import SnapshotNotFound, StorageError
+from backthen.repository.ids import PackId, SnapshotId
+from backthen.repository.index import LinkTable
+from backthen.repository.model.entry import BlobRef, Entry
+from backthen.repository.model.records import Root, Statistics
+from backthen.repository.objects import BlobWriter, index_orphans
+from backthen.repository.opening import Repository
+from backthen.repository.progress import Progress
+from backthen.repository.source import EnterDirectory, Item, LeaveDirectory, SavedPaths, Spill, saved_paths, walk
+from backthen.repository.storage import parse_pack_name
+
+_ATTEMPTS_MAX = 5
+_CHECKPOINT_NS = 30 * 60 * 1_000_000_000
+_NONCE_BYTES = 32
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What all attempts of one snapshot have in common."""
+
+    repository: Repository
+    request: SnapshotRequest
+    paths: SavedPaths
+    progress: Progress
+    started_ns: int
+
+
+def create_snapshot(repository: Repository, request: SnapshotRequest, progress: Progress) -> SnapshotReport:
+    """Save paths as a new snapshot; it exists when this returns, and not before.
+
+    Files that cannot be read are told to `progress` and counted as errors; the rest is saved.
+
+    Raises:
+        PathNotFound: there is nothing at one of the paths.
+        InvalidRequest: there is no path, a pattern is bad, or this machine's chunker is not usable.
+        SnapshotNotFound: the parent asked for does not exist.
+        StorageError: the storage failed.
+        DamageError: log, marks or index were damaged, changed or rolled back.
+        CacheError: the cache or state folder cannot be used.
+    """
+    check_fastcdc()
+    begun_ns = clock.monotonic_ns()
+    plan = _Plan(repository, request, saved_paths(request.paths), progress, clock.now_ns())
+    parents = _find_parents(plan)
+    avoided: frozenset[PackId] = frozenset()
+    for _ in range(_ATTEMPTS_MAX):
+        with _Attempt(plan, parents, avoided) as attempt:
+            top, links, link_count = attempt.save()
+            vouching = tuple(parent.tree.id for parent in parents if parent.vouches)
+            report = SnapshotReport(
+                None, vouching[0] if vouching else None, plan.started_ns, 0, plan.paths.paths, attempt.statistics()
+            )
+            if request.dry_run:
+                return replace(report, duration_ns=clock.monotonic_ns() - begun_ns)
+            root = attempt.root(top, links, link_count, vouching, partial=False)
+            outcome = repository.catalog.commit(root, attempt.relied, time_ns=clock.now_ns())
+        if isinstance(outcome, Committed):
+            return replace(report, id=outcome.id, duration_ns=clock.monotonic_ns() - begun_ns)
+        avoided |= outcome.bad_packs
+        parents = [parent for parent in parents if parent.tree.id not in outcome.lost_parents]
+    raise StorageError("prunes of this repository got in the way again and again", hint="Try again later.", transient=True)
+
+
+def _find_parents(plan: _Plan) -> list[Parent]:
+    """The snapshot to compare with, and what an unfinished run of the same paths has left since."""
+    repository, request, paths = plan.repository, plan.request, plan.paths.paths
+    infos = repository.snapshots()
+    if request.parent is not None:
+        found = [info for info in infos if info.id == request.parent]
+        if not found:
+            raise SnapshotNotFound(f"there is no snapshot {request.parent.hex()[:8]} to be the parent")
+    elif request.find_parent:
+        found = [info for info in infos if info.host == request.host and info.paths == paths][-1:]
+    else:
+        return []
+    parents = [Parent(SnapshotTree(info.id, info.root), vouches=True) for info in found]
+    since_ns = found[0].started_ns if found else 0
+    for unlogged in repository.catalog.partial_roots(request.host, paths)[:1]:
+        if unlogged.root.partial and unlogged.root.started_ns > since_ns:
+            parents.insert(0, Parent(SnapshotTree(unlogged.id, unlogged.root), vouches=False))
+    return parents
+
+
+class _Attempt:
+    """One pass over the live file system, with the blobs it stores and relies on."""
+
+    def __init__(self, plan: _Plan, parents: list[Parent], avoided: Set[PackId]) -> None:
+        self._plan = plan
+        self._keys = plan.repository.keys
+        self._sink: BlobWriter | BlobCounter = _open_sink(plan, avoided)
+        self._spill_cipher = SpillCipher()
+        self._links = LinkTable(plan.repository.cache_folder / "spool", self._spill_cipher)
+        self._tally = Tally(plan.progress)
+        source = plan.repository.blobs.source
+        self._parents = [Parents.at_top(source, parents, self._sink.rely)]
+        cutter = Cutter(self._keys.chunker_seed, self._keys.chunker_prf)
+        saver = FileSaver(self._sink, cutter, self._keys.page_border, self._tally.read)
+        self._maker = EntryMaker(self._sink, self._keys, saver, self._links, self._tally)
+        self._builder: TreeBuilder | None = None
+        self._checkpoint_ns = clock.monotonic_ns() + _CHECKPOINT_NS
+
+    def __enter__(self) -> _Attempt:
+        self._sink.__enter__()
+        return self
+
+    def __exit__(self, *details: object) -> None:
+        self._sink.__exit__(*details)
+        self._links.close()
+
+    @property
+    def relied(self) -> set[PackId]:
+        """The packs that this attempt needs beside those its parents vouch for."""
+        return self._sink.relied
+
+    def statistics(self) -> Statistics:
+        return self._tally.statistics(self._sink.bytes_added)
+
+    def save(self) -> tuple[Entry, BlobRef | None, int]:
+        """Store everything: the top directory, the tree of link groups and how many groups there are."""
+        request, repository = self._plan.request, self._plan.repository
+        self._plan.progress.start("save")
+        spill = Spill(repository.cache_folder / "spool", self._spill_cipher.seal, self._spill_cipher.open)
+        events = walk(self._plan.paths, spill, rules=request.rules, one_file_system=request.one_file_system)
+        with closing(events):
+            for event in events:
+                if type(event) is Item:
+                    self._add(self._maker.item(event, self._parents[-1]))
+                elif type(event) is EnterDirectory:
+                    self._enter(event)
+                elif type(event) is LeaveDirectory:
+                    self._leave(event)
+                else:
+                    self._add(self._maker.problem(event))
+        assert self._builder is not None
+        top = self._builder.finish()
+        links, link_count = write_links(self._sink, self._keys, self._links)
+        self._sink.flush()
+        return top, links, link_count
+
+    def root(
+        self, top: Entry, links: BlobRef | None, link_count: int, parents: tuple[SnapshotId, ...], *, partial: bool
+    ) -> Root:
+        """The record of what was saved."""
+        request, client = self._plan.request, self._plan.repository.client
+        return Root(
+            nonce=entropy.random_bytes(_NONCE_BYTES),
+            started_ns=self._plan.started_ns,
+            ended_ns=clock.now_ns(),
+            host=request.host,
+            user=client.user,
+            paths=self._plan.paths.paths,
+            tags=tuple(sorted(set(request.tags))),
+            top=top,
+            links=links,
+            link_count=link_count,
+            parents=parents,
+            partial=partial,
+            program=client.program,
+            excludes=request.rules.patterns if request.rules is not None else (),
+            statistics=self.statistics(),
+        )
+
+    def _add(self, entry: Entry) -> None:
+        assert self._builder is not None, "the walk begins by entering the top"
+        self._builder.add(entry)
+
+    def _enter(self, event: EnterDirectory) -> None:
+        entry = self._maker.directory(event)
+        if self._builder is None:
+            self._builder = TreeBuilder(self._sink, self._keys, entry)
+            return
+        self._builder.enter(entry)
+        self._parents.append(self._parents[-1].enter(event.name))
+
+    def _leave(self, event: LeaveDirectory) -> None:
+        assert self._builder is not None
+        if event.error:
+            self._tally.problem(event.directory.path or b"/", event.error)
+        if event.directory.parent is None:
+            return
+        self._parents.pop()
+        self._builder.leave(event.error)
+        if clock.monotonic_ns() > self._checkpoint_ns and not self._plan.request.dry_run:
+            self._put_checkpoint()
+
+    def _put_checkpoint(self) -> None:
+        """Put what there is as an unfinished root: a prune spares it, and a next run takes it up if this one is killed."""
+        assert self._builder is not None
+        top = self._builder.so_far()
+        links, link_count = write_links(self._sink, self._keys, self._links)
+        self._sink.flush()
+        self._plan.repository.catalog.put_partial(self.root(top, links, link_count, (), partial=True))
+        self._checkpoint_ns = clock.monotonic_ns() + _CHECKPOINT_NS
+
+
+def _open_sink(plan: _Plan, avoided: Set[PackId]) -> BlobWriter | BlobCounter:
+    """Where blobs go, knowing which packs are there to be relied on."""
+    repository = plan.repository
+    condemned = repository.catalog.condemned().packs
+    listed = (
+        (pack_id, stored.length)
+        for stored in repository.storage.list("packs")
+        if (pack_id := parse_pack_name(stored.name)) is not None
+    )
+    usable = {pack_id: length for pack_id, length in listed if pack_id not in condemned and pack_id not in avoided}
+    repository.refresh()
+    if plan.request.dry_run:
+        return BlobCounter(repository.keys, repository.index, usable=set(usable), folder=repository.cache_folder / "spool")
+    repository.storage.remove_abandoned_spool()
+    index_orphans(repository.storage, repository.keys, repository.index, usable.items())
+    return BlobWriter(
+        repository.storage,
+        repository.keys,
+        repository.index,
+        usable=set(usable),
+        spool=repository.spool,
+        compression=plan.request.compression,
+    )

@@ -1,0 +1,69 @@
+"""Counting what a snapshot does while it does it."""
+
+from __future__ import annotations
+
+from backthen.repository.model.records import Statistics
+from backthen.repository.progress import Progress
+
+
+class Tally:
+    """Running figures of one snapshot, told on to a listener. Sizes in bytes."""
+
+    __slots__ = (
+        "_progress",
+        "bytes_read",
+        "directories",
+        "errors",
+        "files",
+        "files_changed",
+        "files_new",
+        "files_unchanged",
+        "others",
+        "size",
+    )
+
+    def __init__(self, progress: Progress) -> None:
+        """Begin at nothing."""
+        self._progress = progress
+        self.files = self.directories = self.others = self.size = 0
+        self.files_new = self.files_changed = self.files_unchanged = 0
+        self.bytes_read = self.errors = 0
+
+    def file(self, path: bytes, size: int, *, known: bool, unchanged: bool) -> None:
+        """A regular file is done; `known` says whether a parent has a file of that name."""
+        self.files += 1
+        self.size += size
+        if unchanged:
+            self.files_unchanged += 1
+            self._progress.advance(files=1, size=size, current=path)
+            return
+        if known:
+            self.files_changed += 1
+        else:
+            self.files_new += 1
+        self._progress.advance(files=1, current=path)
+
+    def read(self, count: int) -> None:
+        """So many bytes of file content were read."""
+        self.bytes_read += count
+        self._progress.advance(size=count)
+
+    def problem(self, path: bytes, message: str) -> None:
+        """Something could not be saved as it is."""
+        self.errors += 1
+        self._progress.problem(path, message)
+
+    def statistics(self, bytes_added: int) -> Statistics:
+        """The figures so far."""
+        return Statistics(
+            files=self.files,
+            directories=self.directories,
+            others=self.others,
+            size=self.size,
+            files_new=self.files_new,
+            files_changed=self.files_changed,
+            files_unchanged=self.files_unchanged,
+            bytes_read=self.bytes_read,
+            bytes_added=bytes_added,
+            errors=self.errors,
+        )

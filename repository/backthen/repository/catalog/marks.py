@@ -1,0 +1,63 @@
+"""What prunes have condemned (FORMAT.md, section 11): for every writer it is gone from the moment a mark names it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from backthen.repository.catalog.reading import read_record
+from backthen.repository.crypto import ObjectKind, RepositoryKeys
+from backthen.repository.errors import MissingError, ObjectMissing
+from backthen.repository.ids import ObjectId, PackId, SnapshotId
+from backthen.repository.model.records import Mark
+from backthen.repository.storage import Storage, mark_name, parse_mark_name
+
+
+@dataclass(frozen=True, slots=True)
+class Condemned:
+    """Packs and roots that some mark names."""
+
+    packs: frozenset[PackId]
+    roots: frozenset[SnapshotId]
+
+
+class Marks:
+    """The marks of a repository; each is read once. Not safe to use from several threads."""
+
+    def __init__(self, storage: Storage, keys: RepositoryKeys) -> None:
+        """Read from `storage`; nothing is read yet."""
+        self._storage = storage
+        self._keys = keys
+        self._known: set[ObjectId] = set()
+        self._packs: set[PackId] = set()
+        self._roots: set[SnapshotId] = set()
+
+    def load(self) -> Condemned:
+        """Everything that the marks in storage name now, or that this object has seen named before.
+
+        A mark that is gone when it is read did its work: all it names was gone before, and no later listing shows it.
+
+        Raises:
+            MissingError: a mark is listed but cannot be had.
+            TamperedError, MalformedError: a mark was damaged or changed.
+            NewerFormatError: a mark needs a newer version of the program.
+            StorageError: the storage failed.
+        """
+        vanished = self._read_new()
+        if vanished and (still := vanished & self._read_new()):
+            raise MissingError("it is listed but not there", name=mark_name(min(still)))
+        return Condemned(frozenset(self._packs), frozenset(self._roots))
+
+    def _read_new(self) -> set[ObjectId]:
+        """Read the marks not known yet; those that were gone."""
+        listed = {id_ for stored in self._storage.list("marks") if (id_ := parse_mark_name(stored.name)) is not None}
+        vanished = set()
+        for id_ in sorted(listed - self._known):
+            try:
+                mark = read_record(self._storage, self._keys, ObjectKind.MARK, mark_name(id_), id_, Mark)
+            except ObjectMissing:
+                vanished.add(id_)
+                continue
+            self._packs.update(mark.packs)
+            self._roots.update(mark.abandoned_roots, mark.forgotten_roots)
+            self._known.add(id_)
+        return vanished

@@ -1,0 +1,25 @@
+"""Looking after a repository: checking it, counting it, and the ways into it."""
+
+from backthen.repository.maintenance.access import (
+    add_password,
+    add_recovery_key,
+    change_password,
+    list_access,
+    remove_access,
+)
+from backthen.repository.maintenance.check import CheckReport, CheckRequest, Finding, check_repository
+from backthen.repository.maintenance.statistics import RepositoryStatistics, repository_statistics
+
+__all__ = [
+    "CheckReport",
+    "CheckRequest",
+    "Finding",
+    "RepositoryStatistics",
+    "add_password",
+    "add_recovery_key",
+    "change_password",
+    "check_repository",
+    "list_access",
+    "remove_access",
+    "repository_statistics",
+]

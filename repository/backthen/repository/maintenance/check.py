@@ -1,0 +1,268 @@
+"""Checking a repository: every object is what its name says, and everything a snapshot needs is there (FORMAT.md, sections 2 to 11)."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from backthen.repository import entropy
+from backthen.repository import format as fmt
+from backthen.repository.catalog import SnapshotInfo
+from backthen.repository.catalog.slots import list_slots
+from backthen.repository.content import SnapshotTree, extents_from
+from backthen.repository.crypto import object_id
+from backthen.repository.errors import (
+    DamageError,
+    MalformedError,
+    MissingError,
+    NewerFormatError,
+    ObjectMissing,
+    TamperedError,
+)
+from backthen.repository.ids import PackId
+from backthen.repository.index import TemporaryTable, decode_index
+from backthen.repository.maintenance.verify_pack import verify_pack
+from backthen.repository.model.entry import BlobRef, Entry, EntryType
+from backthen.repository.model.page import Child, Page, decode_links_page, decode_tree_page
+from backthen.repository.model.records import IndexedPack
+from backthen.repository.objects import load_pack_directory
+from backthen.repository.opening import Repository
+from backthen.repository.progress import Progress
+from backthen.repository.storage import FOLDERS, is_object_name, pack_name, parse_index_name, parse_pack_name
+
+_PACKS_AT_ONCE = 64
+_WORKERS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something that is wrong: the object's name, or the snapshot and path that suffer, and what."""
+
+    name: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class CheckRequest:
+    """`read_data_percent` of the packs are read whole: 0 reads none, 100 all."""
+
+    read_data_percent: float = 0
+
+
+@dataclass(slots=True)
+class CheckReport:
+    """What was checked and found; `bytes_read` counts packs read whole."""
+
+    findings: list[Finding] = field(default_factory=list)
+    snapshots: int = 0
+    packs: int = 0
+    packs_unindexed: int = 0
+    packs_read: int = 0
+    blobs: int = 0
+    bytes_read: int = 0
+    bytes_stored: int = 0
+
+
+def check_repository(repository: Repository, request: CheckRequest, progress: Progress) -> CheckReport:
+    """Check all there is; what is wrong is found, not raised.
+
+    Raises:
+        StorageError: the storage failed, so that nothing can be said.
+        CacheError: the cache folder cannot be used.
+    """
+    report = CheckReport()
+    packs = _list_packs(repository, report)
+    _check_names(repository, report)
+    _check_keys(repository, report)
+    _check_index(repository, report, packs, progress)
+    _check_snapshots(repository, report, packs, progress)
+    if request.read_data_percent:
+        _check_data(repository, report, _sample(packs, request.read_data_percent), progress)
+    return report
+
+
+def _list_packs(repository: Repository, report: CheckReport) -> dict[PackId, int]:
+    packs = {}
+    for stored in repository.storage.list("packs"):
+        report.bytes_stored += stored.length
+        pack_id = parse_pack_name(stored.name)
+        if pack_id is not None:
+            packs[pack_id] = stored.length
+    report.packs = len(packs)
+    return packs
+
+
+def _check_names(repository: Repository, report: CheckReport) -> None:
+    for folder in FOLDERS:
+        for stored in repository.storage.list(folder):
+            if not is_object_name(stored.name):
+                report.findings.append(Finding(stored.name, "it is not an object of a repository"))
+
+
+def _check_keys(repository: Repository, report: CheckReport) -> None:
+    with _found(report, "keys"):
+        list_slots(repository.storage, repository.header, repository.opened)
+
+
+def _check_index(
+    repository: Repository, report: CheckReport, packs: dict[PackId, int], progress: Progress
+) -> None:
+    """Index objects are authentic, and say of each pack what the pack says of itself."""
+    progress.start("index", files_total=len(packs))
+    with _found(report, "index"):
+        repository.refresh()
+    checked: set[PackId] = set()
+    for stored in repository.storage.list("index"):
+        with _found(report, stored.name):
+            data = repository.storage.get(stored.name)
+            if parse_index_name(stored.name) != object_id(data):
+                raise TamperedError("its bytes are not those of its name", name=stored.name)
+            for indexed in decode_index(repository.keys, data, name=stored.name).packs:
+                _check_indexed(repository, report, packs, indexed)
+                checked.add(indexed.id)
+                report.blobs += len(indexed.prefixes) // fmt.ID_PREFIX_BYTES
+                progress.advance(files=1)
+    report.packs_unindexed = len(packs.keys() - checked)
+
+
+def _check_indexed(
+    repository: Repository, report: CheckReport, packs: dict[PackId, int], indexed: IndexedPack
+) -> None:
+    name = pack_name(indexed.id)
+    length = packs.get(indexed.id)
+    if length is None:
+        report.findings.append(Finding(name, "it is missing"))
+        return
+    with _found(report, name):
+        directory = load_pack_directory(repository.storage, repository.keys, indexed.id, length)
+        if directory.indexed(indexed.id) != indexed:
+            raise MalformedError("the index says something else of it than it says itself", name=name)
+
+
+def _check_snapshots(
+    repository: Repository, report: CheckReport, packs: dict[PackId, int], progress: Progress
+) -> None:
+    infos: list[SnapshotInfo] = []
+    with _found(report, "log"):
+        infos = repository.snapshots()
+    report.findings.extend(Finding(damaged.name, str(damaged)) for damaged in repository.catalog.damage)
+    report.snapshots = len(infos)
+    progress.start("snapshots", files_total=len(infos))
+    walk = _TreeCheck(repository, report, packs)
+    try:
+        for info in infos:
+            walk.check(repository.tree(info))
+            progress.advance(files=1)
+    finally:
+        walk.close()
+
+
+class _TreeCheck:
+    """Walks trees, each page once over all snapshots."""
+
+    def __init__(self, repository: Repository, report: CheckReport, packs: dict[PackId, int]) -> None:
+        self._repository = repository
+        self._source = repository.blobs.source
+        self._report = report
+        self._packs = packs
+        self._seen = TemporaryTable(repository.cache_folder / "spool")
+
+    def close(self) -> None:
+        self._seen.close()
+
+    def check(self, tree: SnapshotTree) -> None:
+        self._where = f"snapshot {tree.id.hex()[:8]}"
+        top = tree.root.top
+        self._check_pages([(top.page, decode_tree_page, b"", (top.below, top.size))])
+        if tree.root.links is not None:
+            self._check_pages([(tree.root.links, decode_links_page, b"", None)])
+
+    def _check_pages(self, waiting: list[_Waiting]) -> None:
+        while waiting:
+            ref, decode, path, expected = waiting.pop()
+            if ref is None or not self._is_new(ref):
+                continue
+            with _found(self._report, self._name(path)):
+                page = self._source.page(ref, decode)
+                if expected is not None and (page.count, page.size) != expected:
+                    raise MalformedError("a directory does not hold what its entry says")
+                for item in page.items:
+                    if isinstance(item, Child):
+                        waiting.append((item.ref, decode, path, (item.count, item.size)))
+                    elif isinstance(item, Entry):
+                        waiting.extend(self._check_entry(item, path))
+
+    def _check_entry(self, entry: Entry, path: bytes) -> list[_Waiting]:
+        where = path + b"/" + entry.name
+        if entry.is_directory:
+            return [(entry.page, decode_tree_page, where, (entry.below, entry.size))]
+        with _found(self._report, self._name(where)):
+            if entry.xattr_blob is not None:
+                self._check_blob(entry.xattr_blob)
+            length = 0
+            for _, extent in extents_from(self._source, entry, 0):
+                length += extent.length
+                if not extent.is_hole:
+                    self._check_blob(BlobRef(extent.id, extent.length))
+            if entry.type == EntryType.FILE and not entry.error and length != entry.size:
+                raise MalformedError("the extents of a file do not fill it")
+        return []
+
+    def _check_blob(self, ref: BlobRef) -> None:
+        index = self._repository.index
+        places = index.copies(ref.id[: fmt.ID_PREFIX_BYTES])
+        if all(index.pack_id(place) not in self._packs for place in places):
+            raise MissingError(f"a blob of {ref.length} bytes is missing")
+
+    def _is_new(self, ref: BlobRef) -> bool:
+        key = ref.id[: fmt.ID_PREFIX_BYTES]
+        if self._seen.get(key) is not None:
+            return False
+        self._seen.put(key, b"")
+        return True
+
+    def _name(self, path: bytes) -> str:
+        return f"{self._where}:{path.decode(errors='backslashreplace') or '/'}"
+
+
+_Waiting = tuple[BlobRef | None, Callable[[bytes], Page], bytes, tuple[int, int] | None]
+
+
+def _sample(packs: dict[PackId, int], percent: float) -> list[tuple[PackId, int]]:
+    """So many of the packs, others each time."""
+    salt = entropy.random_bytes(16)
+    shuffled = sorted(packs.items(), key=lambda item: hashlib.sha256(salt + item[0]).digest())
+    return shuffled[: math.ceil(len(shuffled) * min(percent, 100) / 100)]
+
+
+def _check_data(
+    repository: Repository, report: CheckReport, packs: list[tuple[PackId, int]], progress: Progress
+) -> None:
+    progress.start("data", files_total=len(packs), bytes_total=sum(length for _, length in packs))
+
+    def verify(item: tuple[PackId, int]) -> list[str]:
+        return list(verify_pack(repository.storage, repository.keys, *item))
+
+    with ThreadPoolExecutor(_WORKERS, thread_name_prefix="check") as pool:
+        for start in range(0, len(packs), _PACKS_AT_ONCE):
+            batch = packs[start : start + _PACKS_AT_ONCE]
+            for (pack_id, length), problems in zip(batch, pool.map(verify, batch), strict=True):
+                report.findings.extend(Finding(pack_name(pack_id), problem) for problem in problems)
+                report.packs_read += 1
+                report.bytes_read += length
+                progress.advance(files=1, size=length)
+
+
+@contextmanager
+def _found(report: CheckReport, name: str) -> Iterator[None]:
+    """What is wrong inside is a finding; a failure of the storage itself is not."""
+    try:
+        yield
+    except (DamageError, ObjectMissing, NewerFormatError) as error:
+        shown = error.name if isinstance(error, DamageError) and error.name else name
+        message = str(error).removeprefix(f"{shown}: ")
+        report.findings.append(Finding(name, message if shown == name else f"{shown}: {message}"))

@@ -1,0 +1,229 @@
+"""A repository in its states: found but locked, and open with its keys, index and catalog."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from backthen.repository import clock, entropy
+from backthen.repository import format as fmt
+from backthen.repository.catalog import Catalog, ClientState, SnapshotInfo
+from backthen.repository.catalog.slots import OpenedSlot, open_with_password, put_slot
+from backthen.repository.content import SnapshotTree
+from backthen.repository.crypto import (
+    ConfigHeader,
+    KdfParameters,
+    RepositoryKeys,
+    SlotKind,
+    decode_config,
+    encode_config,
+    new_bundle,
+    open_configuration,
+)
+from backthen.repository.errors import InvalidRequest, ObjectExists, ObjectMissing, RepositoryExists, RepositoryNotFound
+from backthen.repository.ids import RepositoryId
+from backthen.repository.index import LocalIndex
+from backthen.repository.model.records import ChunkerParameters, Configuration, SlotNote
+from backthen.repository.objects import BlobReader, refresh_index
+from backthen.repository.storage import CONFIG_NAME, Storage
+
+_CHUNKER = ChunkerParameters(
+    fmt.CHUNK_BYTES_MIN,
+    fmt.CHUNK_BYTES_MAX,
+    fmt.CUT_SPREAD_BYTES,
+    fmt.FASTCDC_BYTES_MIN,
+    fmt.FASTCDC_BYTES_AVERAGE,
+    fmt.FASTCDC_BYTES_MAX,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Folders:
+    """Where this user's caches and state are kept; each repository has a folder of its own inside, named by its id."""
+
+    cache: Path
+    state: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """Who is at work: names of host and user, name and version of the program."""
+
+    host: str
+    user: str
+    program: str
+
+
+class LockedRepository:
+    """A repository that was found, without its keys."""
+
+    def __init__(self, storage: Storage, config: bytes, folders: Folders) -> None:
+        """Read the clear part of `config`.
+
+        Raises:
+            MalformedError: it was damaged or changed.
+            NewerFormatError: it needs a newer version of the program.
+        """
+        self._storage = storage
+        self._config = config
+        self._folders = folders
+        self._header = decode_config(config)
+
+    @property
+    def id(self) -> RepositoryId:
+        """The repository's id."""
+        return self._header.repository_id
+
+    def unlock(self, password: bytes, client: Client) -> Repository:
+        """Open the repository; costs one key derivation.
+
+        Raises:
+            WrongPassword: no key slot belongs to the password.
+            DamageError: `config` or the key slot was damaged or changed.
+            NewerFormatError: it needs a newer version of the program.
+            StorageError: the storage failed.
+            CacheError: the cache folder cannot be used.
+        """
+        opened = open_with_password(self._storage, self._header, password)
+        configuration = open_configuration(self._header, opened.keys, self._config)
+        if configuration.chunker != _CHUNKER:
+            raise InvalidRequest("the repository cuts files in a way that this version does not know", hint="Update Backthen.")
+        return Repository(self._storage, self._header, opened, self._folders, client)
+
+
+class Repository:
+    """An open repository. Safe to use from several threads but for what says otherwise; use in a `with`."""
+
+    def __init__(
+        self, storage: Storage, header: ConfigHeader, opened: OpenedSlot, folders: Folders, client: Client
+    ) -> None:
+        """Open index and catalog.
+
+        Raises:
+            CacheError: the cache folder cannot be used.
+        """
+        name = header.repository_id.hex()
+        self.storage = storage
+        self.header = header
+        self.opened = opened
+        self.client = client
+        self.cache_folder = folders.cache / name
+        self.index = LocalIndex(self.cache_folder / "index", opened.keys)
+        self.blobs = BlobReader(storage, opened.keys, self.index, self.refresh)
+        self.state = ClientState(folders.state / name)
+        self.catalog = Catalog(storage, opened.keys, self.state)
+
+    def __enter__(self) -> Repository:
+        """Use it."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close it."""
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the local index."""
+        self.index.close()
+
+    @property
+    def id(self) -> RepositoryId:
+        """The repository's id."""
+        return self.header.repository_id
+
+    @property
+    def keys(self) -> RepositoryKeys:
+        """The repository's keys."""
+        return self.opened.keys
+
+    @property
+    def location(self) -> str:
+        """Where it is, for messages."""
+        return self.storage.location
+
+    def snapshots(self) -> list[SnapshotInfo]:
+        """All snapshots in the order of the log, oldest first; reads from storage what is new.
+
+        Raises:
+            StorageError: the storage failed.
+            DamageError: the log was damaged, changed or rolled back.
+        """
+        return self.catalog.snapshots()
+
+    def tree(self, info: SnapshotInfo) -> SnapshotTree:
+        """The tree of a snapshot."""
+        return SnapshotTree(info.id, info.root)
+
+    def inode_prf(self, data: bytes) -> int:
+        """A keyed number below 2^64, for inodes in a mount."""
+        return self.keys.inode_prf(data)
+
+    def refresh(self) -> bool:
+        """Take in what is new in the repository's index; whether anything was.
+
+        Raises:
+            StorageError: the storage failed.
+            DamageError: an index object was damaged or changed.
+            CacheError: the local index cannot be written.
+        """
+        return refresh_index(self.storage, self.keys, self.index)
+
+    @property
+    def spool(self) -> Path:
+        """Where packs being filled are kept: in the storage when it takes files without a copy, else in the cache."""
+        return self.storage.spool or self.cache_folder / "spool"
+
+    def stored_bytes(self) -> int:
+        """Bytes of all packs in storage.
+
+        Raises:
+            StorageError: the storage failed.
+        """
+        return sum(stored.length for stored in self.storage.list("packs"))
+
+
+def create_repository(storage: Storage, password: bytes, folders: Folders, client: Client) -> Repository:
+    """Make a repository in an empty storage.
+
+    The key slot is put before `config`, so that a repository without a way in is never found.
+
+    Raises:
+        RepositoryExists: there is one.
+        InvalidRequest: the password is empty, or something else is in the storage.
+        StorageError: the storage failed.
+        CacheError: the cache folder cannot be used.
+    """
+    storage.create()
+    header = ConfigHeader(RepositoryId(entropy.random_bytes(fmt.ID_BYTES)), KdfParameters.fresh())
+    keys = RepositoryKeys(header.repository_id, new_bundle())
+    note = SlotNote(clock.now_ns(), client.host, client.user, "")
+    slot_id = put_slot(storage, header, keys, password, SlotKind.PASSWORD, note)
+    config = encode_config(header, keys, Configuration(clock.now_ns(), (), _CHUNKER))
+    try:
+        storage.put(CONFIG_NAME, config)
+    except ObjectExists as error:
+        raise RepositoryExists(f"there is a repository at {storage.location} already") from error
+    return Repository(storage, header, OpenedSlot(slot_id, keys), folders, client)
+
+
+def find_repository(storage: Storage, folders: Folders) -> LockedRepository:
+    """The repository in a storage.
+
+    Raises:
+        RepositoryNotFound: there is none.
+        MalformedError: its `config` was damaged or changed.
+        NewerFormatError: it needs a newer version of the program.
+        StorageError: the storage failed.
+    """
+    config = _read_config(storage)
+    if config is None:
+        raise RepositoryNotFound(
+            f"there is no repository at {storage.location}", hint=f"Make one with `backthen init {storage.location}`."
+        )
+    return LockedRepository(storage, config, folders)
+
+
+def _read_config(storage: Storage) -> bytes | None:
+    try:
+        return storage.get(CONFIG_NAME)
+    except ObjectMissing:
+        return None

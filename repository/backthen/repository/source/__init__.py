@@ -1,0 +1,64 @@
+"""The live file system as a snapshot reads it: which paths, in which order, never led elsewhere. Streaming."""
+
+from backthen.repository.source.attributes import (
+    NO_XATTRS,
+    OwnerNames,
+    XattrRead,
+    Xattrs,
+    entry_type,
+    make_entry,
+    path_in,
+    read_target,
+    read_xattrs,
+)
+from backthen.repository.source.exclusion import ExclusionRules
+from backthen.repository.source.files import (
+    FileReplaced,
+    Stretch,
+    is_changed,
+    is_sparse,
+    open_file,
+    read_whole,
+    reason_of,
+    stretches,
+)
+from backthen.repository.source.filesystems import FileSystems
+from backthen.repository.source.names import Spill, sorted_names
+from backthen.repository.source.patterns import PatternList, split_lines
+from backthen.repository.source.roots import SavedPaths, saved_paths
+from backthen.repository.source.walk import Directory, EnterDirectory, Event, Item, LeaveDirectory, Problem, walk
+
+__all__ = [
+    "NO_XATTRS",
+    "Directory",
+    "EnterDirectory",
+    "Event",
+    "ExclusionRules",
+    "FileReplaced",
+    "FileSystems",
+    "Item",
+    "LeaveDirectory",
+    "OwnerNames",
+    "PatternList",
+    "Problem",
+    "SavedPaths",
+    "Spill",
+    "Stretch",
+    "XattrRead",
+    "Xattrs",
+    "entry_type",
+    "is_changed",
+    "is_sparse",
+    "make_entry",
+    "open_file",
+    "path_in",
+    "read_target",
+    "read_whole",
+    "read_xattrs",
+    "reason_of",
+    "saved_paths",
+    "sorted_names",
+    "split_lines",
+    "stretches",
+    "walk",
+]

@@ -1,0 +1,183 @@
+"""From what the kernel says of a file to an entry: type, owner by name, extended attributes.
+
+Here are the Linux calls for extended attributes; other systems get theirs in this module.
+"""
+
+from __future__ import annotations
+
+import errno
+import grp
+import os
+import pwd
+import stat
+from typing import NamedTuple
+
+from backthen.repository.model.entry import BlobRef, Entry, EntryType
+from backthen.repository.source.files import reason_of
+
+_TYPES = {
+    stat.S_IFREG: EntryType.FILE,
+    stat.S_IFDIR: EntryType.DIRECTORY,
+    stat.S_IFLNK: EntryType.SYMLINK,
+    stat.S_IFIFO: EntryType.FIFO,
+    stat.S_IFSOCK: EntryType.SOCKET,
+    stat.S_IFCHR: EntryType.CHARACTER_DEVICE,
+    stat.S_IFBLK: EntryType.BLOCK_DEVICE,
+}
+_PERMISSIONS = 0o7777
+_TYPE_BITS = 0o170000
+_NAMES_KEPT_MAX = 10_000
+_QUIET_ERRORS = frozenset((errno.ENOTSUP, errno.ENODATA, errno.ENOSYS))
+
+Xattrs = tuple[tuple[bytes, bytes], ...]
+
+
+class OwnerNames:
+    """Names of users and groups by number, asked of the system once each."""
+
+    def __init__(self) -> None:
+        self._users: dict[int, str] = {}
+        self._groups: dict[int, str] = {}
+
+    def user(self, uid: int) -> str:
+        """The name of a user, or empty."""
+        name = self._users.get(uid)
+        if name is None:
+            try:
+                name = pwd.getpwuid(uid).pw_name
+            except KeyError:
+                name = ""
+            _remember(self._users, uid, name)
+        return name
+
+    def group(self, gid: int) -> str:
+        """The name of a group, or empty."""
+        name = self._groups.get(gid)
+        if name is None:
+            try:
+                name = grp.getgrgid(gid).gr_name
+            except KeyError:
+                name = ""
+            _remember(self._groups, gid, name)
+        return name
+
+
+def _remember(names: dict[int, str], number: int, name: str) -> None:
+    if len(names) >= _NAMES_KEPT_MAX:
+        names.clear()
+    names[number] = name
+
+
+def entry_type(status: os.stat_result) -> EntryType:
+    """What kind of thing the kernel describes."""
+    return _TYPES[status.st_mode & _TYPE_BITS]
+
+
+def make_entry(
+    name: bytes,
+    status: os.stat_result,
+    owners: OwnerNames,
+    *,
+    xattrs: Xattrs = (),
+    xattr_blob: BlobRef | None = None,
+    target: bytes = b"",
+    size: int = 0,
+    page: BlobRef | None = None,
+    extents: bytes = b"",
+    allocated: int = 0,
+    link_group: bytes = b"",
+    error: str = "",
+) -> Entry:
+    """An entry with the attributes in `status`.
+
+    Args:
+        name: the raw name.
+        status: what the kernel says of it.
+        owners: names of users and groups.
+        xattrs: extended attributes that stand in the entry.
+        xattr_blob: extended attributes that do not.
+        target: where a symlink points; its length is the entry's size.
+        size: length of a file, as far as it was read.
+        page: list of a file's extents.
+        extents: a file's extents, when they are few.
+        allocated: bytes of a file that are not in holes.
+        link_group: group key, in the record of a link group.
+        error: why it could not be read whole.
+    """
+    mode = status.st_mode
+    kind = _TYPES[mode & _TYPE_BITS]
+    is_device = kind == EntryType.CHARACTER_DEVICE or kind == EntryType.BLOCK_DEVICE
+    return Entry(
+        name,
+        kind,
+        mode & _PERMISSIONS,
+        status.st_uid,
+        status.st_gid,
+        owners.user(status.st_uid),
+        owners.group(status.st_gid),
+        status.st_mtime_ns,
+        status.st_ctime_ns,
+        len(target) if kind == EntryType.SYMLINK else size,
+        page=page,
+        extents=extents,
+        allocated=allocated,
+        target=target,
+        device_major=os.major(status.st_rdev) if is_device else 0,
+        device_minor=os.minor(status.st_rdev) if is_device else 0,
+        xattrs=xattrs,
+        xattr_blob=xattr_blob,
+        link_group=link_group,
+        error=error,
+    )
+
+
+def read_target(directory: int, name: bytes) -> bytes:
+    """Where a symlink points.
+
+    Raises:
+        OSError: it cannot be read, or is no symlink any more.
+    """
+    return os.readlink(name, dir_fd=directory)
+
+
+class XattrRead(NamedTuple):
+    """Extended attributes sorted by name, and why some are missing (empty when none is)."""
+
+    xattrs: Xattrs
+    problem: str
+
+
+NO_XATTRS = XattrRead((), "")
+
+
+def path_in(directory: int, name: bytes) -> bytes:
+    """A path to a name in an open directory, for calls that take no directory; only its last part can be a link."""
+    return b"/proc/self/fd/%d/%b" % (directory, name)
+
+
+def read_xattrs(file: int | bytes) -> XattrRead:
+    """All extended attributes that can be read, POSIX ACLs among them.
+
+    Args:
+        file: an open file, or what `path_in` gives; a link at its end is not followed.
+    """
+    follow = isinstance(file, int)
+    try:
+        names = os.listxattr(file, follow_symlinks=follow)
+    except OSError as error:
+        return NO_XATTRS if error.errno in _QUIET_ERRORS else XattrRead((), _unread("extended attributes", error))
+    if not names:
+        return NO_XATTRS
+    pairs: list[tuple[bytes, bytes]] = []
+    problem = ""
+    for name in names:
+        try:
+            pairs.append((os.fsencode(name), os.getxattr(file, name, follow_symlinks=follow)))
+        except OSError as error:
+            if error.errno not in _QUIET_ERRORS:
+                problem = _unread(f"extended attribute {name}", error)
+    return XattrRead(tuple(sorted(pairs)), problem)
+
+
+def _unread(what: str, error: OSError) -> str:
+    return f"{what} cannot be read: {reason_of(error)}"

@@ -1,0 +1,358 @@
+"""Walking the live file system depth first, names in raw byte order, without recursion.
+
+Invariants: every name is reached through an open descriptor of its directory and no link is followed, so a directory
+that is swapped for a link while it is walked cannot lead elsewhere. The number of descriptors is bounded at any depth.
+Nothing is held for a name that was passed.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from backthen.repository.source.attributes import path_in
+from backthen.repository.source.exclusion import Exclusion, ExclusionRules
+from backthen.repository.source.files import open_quietly, reason_of
+from backthen.repository.source.names import Spill, sorted_names
+from backthen.repository.source.roots import Branch, SavedPaths
+
+DESCRIPTORS_MAX = 64
+_PATH_KEPT_BYTES_MAX = 4096
+_CLOSED = -1
+_TYPE_BITS = 0o170000
+_DIRECTORY_BITS = 0o040000
+_ENTER_FLAGS = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_LOOK_FLAGS = getattr(os, "O_PATH", os.O_RDONLY) | _ENTER_FLAGS
+_LIST_FLAGS = os.O_RDONLY | os.O_NONBLOCK | _ENTER_FLAGS
+_REPLACED = "it was replaced while the folder was read"
+_MOVED = "it was moved while it was read; the rest of it is missing"
+
+
+class Directory:
+    """A directory of the walk. While an event names it, it is open (unless it was moved away).
+
+    Attributes:
+        name: its raw name; empty for `/`.
+        parent: the directory it is in; None for `/`.
+        descriptor: it, open.
+        is_listed: all its names are walked, not only those that lead to saved paths.
+    """
+
+    __slots__ = ("_anchor", "_branch", "_identity", "_names", "_path", "descriptor", "is_listed", "name", "parent")
+
+    def __init__(
+        self,
+        name: bytes,
+        parent: Directory | None,
+        descriptor: int,
+        status: os.stat_result,
+        branch: Branch | None,
+        *,
+        is_listed: bool,
+    ) -> None:
+        self.name = name
+        self.parent = parent
+        self.descriptor = descriptor
+        self.is_listed = is_listed
+        self._identity = (status.st_dev, status.st_ino)
+        self._branch = branch
+        self._names: Iterator[bytes] = iter(())
+        self._path: bytes | None = b"" if parent is None else None
+        # Patterns are anchored at the saved path that the walk came through first; `_anchor` is where it lies.
+        self._anchor: Directory | None = parent._anchor if parent is not None else None
+        if is_listed and self._anchor is None:
+            self._anchor = self
+
+    @property
+    def path(self) -> bytes:
+        """The absolute path, without a slash at its end (so empty for `/`)."""
+        if self._path is not None:
+            return self._path
+        names = []
+        above: Directory | None = self
+        while above is not None and above._path is None:
+            names.append(above.name)
+            above = above.parent
+        start = above._path if above is not None and above._path is not None else b""
+        path = b"/".join((start, *reversed(names)))
+        if len(path) <= _PATH_KEPT_BYTES_MAX:
+            self._path = path
+        return path
+
+    @property
+    def relative(self) -> bytes:
+        """The path below the saved path, with a slash at its end; empty for the saved path itself."""
+        if self._anchor is self or self._anchor is None:
+            return b""
+        return self.path[len(self._anchor.path) + 1 :] + b"/"
+
+    @property
+    def device(self) -> int:
+        """`st_dev`."""
+        return self._identity[0]
+
+    @property
+    def xattr_source(self) -> int | bytes:
+        """What `read_xattrs` takes for this directory; one that is only passed through is not open for reading."""
+        return self.descriptor if self.is_listed else path_in(self.descriptor, b".")
+
+
+class EnterDirectory(NamedTuple):
+    """What follows, up to the matching `LeaveDirectory`, is in this directory. The first event enters `/`."""
+
+    directory: Directory
+    status: os.stat_result
+
+    @property
+    def name(self) -> bytes:
+        """The raw name; empty for `/`."""
+        return self.directory.name
+
+    @property
+    def path(self) -> bytes:
+        """The absolute path."""
+        return self.directory.path or b"/"
+
+
+class Item(NamedTuple):
+    """A name that is not entered; a directory here is a mount point that is saved as an empty directory."""
+
+    name: bytes
+    status: os.stat_result
+    directory: Directory
+
+    @property
+    def path(self) -> bytes:
+        """The absolute path."""
+        return self.directory.path + b"/" + self.name
+
+    @property
+    def xattr_source(self) -> bytes:
+        """What `read_xattrs` takes for this name."""
+        return path_in(self.directory.descriptor, self.name)
+
+
+class Problem(NamedTuple):
+    """A name that could not be examined (`status` is None) or entered."""
+
+    name: bytes
+    status: os.stat_result | None
+    directory: Directory
+    message: str
+
+    @property
+    def path(self) -> bytes:
+        """The absolute path."""
+        return self.directory.path + b"/" + self.name
+
+
+class LeaveDirectory(NamedTuple):
+    """The directory is done; `error` says why some of its names are missing, or is empty."""
+
+    directory: Directory
+    error: str
+
+
+Event = EnterDirectory | Item | Problem | LeaveDirectory
+
+
+def walk(
+    paths: SavedPaths,
+    spill: Spill,
+    *,
+    rules: ExclusionRules | None = None,
+    one_file_system: bool = False,
+    descriptors_max: int = DESCRIPTORS_MAX,
+) -> Iterator[Event]:
+    """Everything that a snapshot of `paths` holds, from `/` down.
+
+    Args:
+        paths: what is saved; the directories above are entered too, for the names that lead there alone.
+        spill: where names go that memory must not hold.
+        rules: what is left out.
+        one_file_system: do not enter other file systems than those of `paths`.
+        descriptors_max: how many directories are open at once, besides `/`.
+
+    Raises:
+        InvalidRequest: the patterns cannot be compiled.
+        CacheError: the folder to spill to cannot be used.
+        OSError: `/` cannot be opened.
+    """
+    exclusion = rules.compile() if rules is not None else None
+    return _Walk(spill, exclusion, descriptors_max, one_file_system=one_file_system).events(paths.tree())
+
+
+class _Walk:
+    """The directories from `/` to the current one, and the rules."""
+
+    def __init__(
+        self, spill: Spill, exclusion: Exclusion | None, descriptors_max: int, *, one_file_system: bool
+    ) -> None:
+        self._spill = spill
+        self._exclusion = exclusion
+        self._one_file_system = one_file_system
+        self._descriptors_max = descriptors_max
+        self._stack: list[Directory] = []
+        self._first_open = 1
+
+    def events(self, branch: Branch) -> Iterator[Event]:
+        try:
+            yield self._enter_top(branch)
+            while self._stack:
+                directory = self._stack[-1]
+                if directory.descriptor == _CLOSED:
+                    yield LeaveDirectory(directory, _MOVED)
+                    self._leave()
+                    continue
+                for event in self._events_in(directory):
+                    yield event
+                    if type(event) is EnterDirectory:
+                        break
+                else:
+                    yield LeaveDirectory(directory, "")
+                    self._leave()
+        finally:
+            for directory in self._stack:
+                _close(directory)
+
+    def _events_in(self, directory: Directory) -> Iterator[Event]:
+        """Events of a directory from its next name on, up to the first directory that is entered."""
+        descriptor = directory.descriptor
+        branch = directory._branch
+        exclusion = self._exclusion
+        patterns = exclusion.patterns if exclusion is not None and directory.is_listed else None
+        relative = directory.relative if patterns is not None and patterns.needs_paths else b""
+        for name in directory._names:
+            wanted = branch.children.get(name) if branch is not None else None
+            try:
+                status = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
+            except OSError as error:
+                if error.errno != errno.ENOENT or wanted is not None:
+                    yield Problem(name, None, directory, reason_of(error))
+                continue
+            is_directory = status.st_mode & _TYPE_BITS == _DIRECTORY_BITS
+            is_excluded = patterns is not None and patterns.decide(relative, name, is_directory=is_directory) is True
+            if is_excluded and wanted is None:
+                continue
+            if not is_directory:
+                yield Item(name, status, directory)
+                continue
+            event = self._enter(directory, name, status, wanted, is_excluded=is_excluded)
+            if event is not None:
+                yield event
+
+    def _enter_top(self, branch: Branch) -> EnterDirectory:
+        flags = _LIST_FLAGS if branch.is_saved else _LOOK_FLAGS
+        descriptor = os.open(b"/", flags)
+        status = os.fstat(descriptor)
+        top = Directory(b"", None, descriptor, status, branch, is_listed=branch.is_saved)
+        self._stack.append(top)
+        self._read_names(top)
+        return EnterDirectory(top, status)
+
+    def _enter(
+        self, parent: Directory, name: bytes, status: os.stat_result, branch: Branch | None, *, is_excluded: bool
+    ) -> Event | None:
+        """Open a directory, or say why not; None when it is gone."""
+        crosses = self._one_file_system and status.st_dev != parent.device
+        is_listed = branch is not None and branch.is_saved
+        if not is_listed and parent.is_listed:
+            if crosses and branch is None:
+                return Item(name, status, parent)
+            is_listed = not crosses and not is_excluded
+        try:
+            flags = _LIST_FLAGS if is_listed else _LOOK_FLAGS
+            descriptor = open_quietly(name, parent.descriptor, flags, status.st_uid)
+        except OSError as error:
+            if error.errno == errno.ENOENT and branch is None:
+                return None
+            replaced = error.errno in (errno.ELOOP, errno.ENOTDIR)
+            return Problem(name, status, parent, _REPLACED if replaced else reason_of(error))
+        return self._push(parent, name, status, descriptor, branch, is_listed=is_listed)
+
+    def _push(
+        self,
+        parent: Directory,
+        name: bytes,
+        looked_at: os.stat_result,
+        descriptor: int,
+        branch: Branch | None,
+        *,
+        is_listed: bool,
+    ) -> Event:
+        """Make an open directory the current one."""
+        try:
+            status = os.fstat(descriptor)
+            directory = Directory(name, parent, descriptor, status, branch, is_listed=is_listed)
+            if self._one_file_system and status.st_dev != looked_at.st_dev:
+                raise OSError(errno.ESTALE, _REPLACED)
+            self._read_names(directory)
+        except OSError as error:
+            os.close(descriptor)
+            return Problem(name, looked_at, parent, reason_of(error))
+        except BaseException:
+            os.close(descriptor)
+            raise
+        self._stack.append(directory)
+        if len(self._stack) - self._first_open > self._descriptors_max:
+            _close(self._stack[self._first_open])
+            self._first_open += 1
+        return EnterDirectory(directory, status)
+
+    def _read_names(self, directory: Directory) -> None:
+        branch = directory._branch
+        if not directory.is_listed:
+            assert branch is not None
+            directory._names = iter(sorted(branch.children))
+            return
+        tag = self._exclusion.find_tag(directory.descriptor) if self._exclusion is not None else None
+        if tag is None:
+            directory._names = sorted_names(directory.descriptor, self._spill)
+        else:
+            directory._names = iter(sorted({tag, *(branch.children if branch is not None else ())}))
+
+    def _leave(self) -> None:
+        """Close the current directory; the one above becomes current and is opened again where it was closed."""
+        done = self._stack.pop()
+        if self._stack and self._stack[-1].descriptor == _CLOSED:
+            above = self._stack[-1]
+            above.descriptor = self._reopen(above, done)
+            self._first_open = len(self._stack) - 1
+        _close(done)
+
+    def _reopen(self, directory: Directory, child: Directory) -> int:
+        """A closed directory again: through its child, or where that was moved by its path from `/`."""
+        flags = _LIST_FLAGS if directory.is_listed else _LOOK_FLAGS
+        if child.descriptor != _CLOSED:
+            descriptor = _open_same(b"..", child.descriptor, flags, directory)
+            if descriptor != _CLOSED:
+                return descriptor
+        current = os.dup(self._stack[0].descriptor)
+        for step in self._stack[1:]:
+            found = _open_same(step.name, current, flags if step is directory else _LOOK_FLAGS, step)
+            os.close(current)
+            if found == _CLOSED:
+                return _CLOSED
+            current = found
+        return current
+
+
+def _open_same(name: bytes, directory: int, flags: int, expected: Directory) -> int:
+    """Open a directory if it is still the one expected, else `_CLOSED`."""
+    try:
+        descriptor = os.open(name, flags, dir_fd=directory)
+    except OSError:
+        return _CLOSED
+    status = os.fstat(descriptor)
+    if (status.st_dev, status.st_ino) != expected._identity:
+        os.close(descriptor)
+        return _CLOSED
+    return descriptor
+
+
+def _close(directory: Directory) -> None:
+    if directory.descriptor != _CLOSED:
+        os.close(directory.descriptor)
+        directory.descriptor = _CLOSED
