@@ -1,0 +1,130 @@
+"""A background process that serves on after the command has ended, and tells its parent how its start went.
+
+The fork comes before any thread is started and any database is opened, because neither survives it.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import json
+import os
+import sys
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+from backthen.cli.failures import ExitCode, MountFailed
+from backthen.cli.names import shown_lines
+from backthen.cli.notices import warn
+from backthen.cli.reporting import Failure, describe, is_unexpected, print_traceback
+
+LOG_BYTES_MAX = 1 << 20
+_MESSAGE_BYTES_MAX = 1 << 20
+
+Ready = Callable[[], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The background process is ready."""
+
+    pid: int
+
+
+def start_in_background(work: Callable[[Ready], None], log: Path) -> Started | Failure:
+    """Run `work` in a process of its own and wait until it calls `ready` or fails.
+
+    The process has no terminal, keeps none of the caller's files open, works in `/`, and logs to `log`.
+
+    Raises:
+        MountFailed: the log cannot be written, or the process ended without a word.
+    """
+    log_file = _open_log(log)
+    reading, writing = os.pipe()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    pid = os.fork()
+    if pid == 0:
+        _run_child(work, log_file, writing)
+    os.close(writing)
+    os.close(log_file)
+    with open(reading, "rb") as pipe:
+        answer = _wait_for_answer(pid, pipe.read)
+    if not answer:
+        raise MountFailed("the background process ended before the mount was usable", hint=f"Its log is {log}.")
+    told: Mapping[str, object] = json.loads(answer)
+    if not told:
+        return Started(pid)
+    os.waitpid(pid, 0)
+    code = told["code"]
+    assert isinstance(code, int)
+    return Failure(str(told["kind"]), str(told["message"]), str(told["hint"]), ExitCode(code))
+
+
+def _wait_for_answer(pid: int, read: Callable[[int], bytes]) -> bytes:
+    try:
+        return read(_MESSAGE_BYTES_MAX)
+    except KeyboardInterrupt:
+        import signal
+
+        os.kill(pid, signal.SIGTERM)
+        raise
+
+
+def _open_log(log: Path) -> int:
+    try:
+        log.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if log.exists() and log.stat().st_size > LOG_BYTES_MAX:
+            log.replace(log.with_suffix(".log.1"))
+        return os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise MountFailed(f"the log {log} cannot be written: {error.strerror}") from error
+
+
+def _run_child(work: Callable[[Ready], None], log_file: int, answer: int) -> NoReturn:
+    """Be the background process. Never returns into the caller's code, whatever happens."""
+    code = int(ExitCode.FAILED)
+    try:
+        _detach(log_file, answer)
+        code = _work(work, answer)
+    except BaseException:  # noqa: BLE001  A process that must not return has nobody else to tell.
+        traceback.print_exc()
+    finally:
+        os._exit(code)
+
+
+def _detach(log_file: int, answer: int) -> None:
+    os.setsid()
+    os.chdir("/")
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.dup2(log_file, 1)
+    os.dup2(log_file, 2)
+    os.closerange(3, answer)
+    os.closerange(answer + 1, os.sysconf("SC_OPEN_MAX"))
+    sys.stdout = sys.stderr = open(2, "w", buffering=1, errors="backslashreplace", closefd=False)  # noqa: SIM115  Kept.
+    faulthandler.enable(2)
+
+
+def _work(work: Callable[[Ready], None], answer: int) -> int:
+    is_ready = False
+
+    def tell(document: Mapping[str, object]) -> None:
+        nonlocal is_ready
+        if not is_ready:
+            is_ready = True
+            os.write(answer, json.dumps(document).encode())
+            os.close(answer)
+
+    try:
+        work(lambda: tell({}))
+    except Exception as error:  # noqa: BLE001  It becomes a message, here as in `main`.
+        failure = describe(error)
+        tell(failure.document)
+        if is_unexpected(error):
+            print_traceback(error)
+        warn(shown_lines(failure.message))
+        return failure.code
+    return ExitCode.DONE

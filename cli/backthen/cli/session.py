@@ -1,0 +1,121 @@
+"""From settings to an open repository."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from backthen.cli.notices import warn
+from backthen.cli.options import program_version
+from backthen.cli.passwords import TRIES_MAX, Terminal, read_password
+from backthen.cli.settings import Settings
+
+if TYPE_CHECKING:
+    from backthen.repository import Client, Folders, LockedRepository, Repository
+
+
+def open_repository(settings: Settings) -> Repository:
+    """Find and unlock the repository; to be used as a context manager.
+
+    Raises:
+        RepositoryNotFound: there is none at the location.
+        WrongPassword: the password does not open it; whoever types it may try three times.
+        CommandError: there is no password, or its source failed.
+        RepositoryError: as the repository raises.
+    """
+    start_logging(settings)
+    locked = find_locked(settings)
+    password = read_password(settings.password, password_prompt(settings))
+    return unlock(locked, settings, password, tries=TRIES_MAX)
+
+
+def find_locked(settings: Settings) -> LockedRepository:
+    """Find the repository, with a hint for whoever has none yet.
+
+    Raises:
+        RepositoryNotFound: there is none at the location.
+        RepositoryError: as the repository raises.
+    """
+    from backthen.repository import RepositoryNotFound, find_repository, open_storage
+
+    try:
+        return find_repository(open_storage(settings.location), folders(settings))
+    except RepositoryNotFound as error:
+        if settings.is_location_given:
+            raise
+        hint = "Name one with --repository or BACKTHEN_REPOSITORY, or make one with `backthen init`."
+        raise RepositoryNotFound(str(error), hint=hint) from error
+
+
+def unlock(locked: LockedRepository, settings: Settings, password: bytes, *, tries: int) -> Repository:
+    """Unlock with `password`; where it is wrong, one that was typed may be typed again until `tries` are used up.
+
+    Raises:
+        WrongPassword: the password does not open it.
+        RepositoryError: as the repository raises.
+    """
+    from backthen.repository import WrongPassword
+
+    for _ in range(tries - 1 if isinstance(settings.password, Terminal) else 0):
+        try:
+            return locked.unlock(password, client())
+        except WrongPassword:
+            warn("wrong password, try again")
+            password = read_password(settings.password, password_prompt(settings))
+    return locked.unlock(password, client())
+
+
+def folders(settings: Settings) -> Folders:
+    """The user's base folders as the repository takes them."""
+    from backthen.repository import Folders
+
+    return Folders(cache=settings.cache, state=settings.state)
+
+
+def client() -> Client:
+    """Who uses the repository here."""
+    from backthen.repository import Client
+
+    return Client(host=host_name(), user=_user_name(), program=f"backthen {program_version()}")
+
+
+def host_name() -> str:
+    """The name of this machine."""
+    return os.uname().nodename or "localhost"
+
+
+def start_logging(settings: Settings, *, to_file: bool = False) -> None:
+    """Send what the libraries log to standard error: warnings, with `-v` more, with `-q` errors alone.
+
+    Args:
+        settings: say how much.
+        to_file: standard error is a log, which wants to know when, and what went well too.
+    """
+    import logging
+
+    level = logging.ERROR if settings.quiet else logging.WARNING
+    if to_file or settings.verbosity:
+        level = logging.INFO
+    if settings.debug or settings.verbosity > 1:
+        level = logging.DEBUG
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s" if to_file else "backthen: %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
+    logging.getLogger("backthen").setLevel(level)
+
+
+def password_prompt(settings: Settings) -> str:
+    """How the password is asked for."""
+    from backthen.cli.names import shown_text
+
+    return f"Password of {shown_text(settings.location)}: "
+
+
+def _user_name() -> str:
+    import pwd
+
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return str(os.geteuid())

@@ -1,0 +1,202 @@
+"""What a mounted history looks like; the same for the view alone and for real mounts."""
+
+from __future__ import annotations
+
+import errno
+import stat
+
+import pytest
+
+from tests.mount.sample import ACL, BIG, LARGE_XATTR, MANY, ODD_NAMES, SECONDS_NS, SPARSE
+from tests.mount.worlds import World
+from tests.support.history import NS
+
+KINDS = b"latest/kinds/"
+
+
+def refusal(number: int) -> pytest.RaisesExc[OSError]:
+    """Expect an OSError of that number."""
+    return pytest.RaisesExc(OSError, check=lambda error: error.errno == number)
+
+
+def test_top_holds_the_views_and_latest(world: World) -> None:
+    assert sorted(world.names(b"")) == [b"dates", b"hosts", b"latest", b"snapshots", b"tags"]
+
+
+def test_snapshots_are_named_by_time_host_and_id(world: World) -> None:
+    names = sorted(world.names(b"snapshots"))
+
+    assert [name.rsplit(b"_", 1)[0] for name in names] == [
+        b"2026-11-22T22.20.05Z_t%5Fw%2Fo",
+        b"2026-11-23T22.20.05Z_one",
+        b"2026-11-23T22.20.05Z_one",
+    ]
+    assert {len(name.rsplit(b"_", 1)[1]) for name in names} == {8}
+
+
+def test_latest_is_the_last_of_the_log_even_if_another_has_a_later_time(world: World) -> None:
+    assert world.target(b"latest").startswith(b"snapshots/2026-11-22T22.20.05Z_t%5Fw%2Fo_")
+
+
+@pytest.mark.parametrize(
+    ("path", "count"), [(b"hosts/one", 2), (b"hosts/t%5Fw%2Fo", 1), (b"tags/we%5Fek%2Fly", 2), (b"tags/x", 1)]
+)
+def test_views_hold_relative_links_by_time(world: World, path: bytes, count: int) -> None:
+    names = world.names(path)
+
+    assert len(names) == len(set(names)) == count
+    snapshots = world.names(b"snapshots")
+    for name in names:
+        target = world.target(path + b"/" + name)
+        assert target.startswith(b"../../snapshots/" + name[:20])
+        assert target.removeprefix(b"../../snapshots/") in snapshots
+
+
+def test_snapshots_of_one_second_have_distinct_names(world: World) -> None:
+    first, second = sorted(world.names(b"dates/2026/11/23"))
+
+    assert first == b"2026-11-23T22.20.05Z"
+    assert second.startswith(first + b"_")
+    assert world.target(b"dates/2026/11/23/" + first) != world.target(b"dates/2026/11/23/" + second)
+
+
+def test_a_path_leads_through_the_links(world: World) -> None:
+    (time,) = world.names(b"tags/x")
+
+    assert world.read(b"tags/x/" + time + b"/kinds/file", 0, 100) == b"hello\n"
+
+
+def test_metadata_of_a_file_is_whole(world: World) -> None:
+    found = world.lstat(KINDS + b"file")
+
+    assert found.mode == stat.S_IFREG | 0o4751
+    assert (found.nlink, found.uid, found.gid, found.size, found.blocks) == (1, 1001, 1002, 6, 8)
+    assert (found.mtime_ns, found.ctime_ns) == (SECONDS_NS, SECONDS_NS + 1)
+
+
+def test_time_before_1970_is_kept(world: World) -> None:
+    assert world.lstat(KINDS + b"old").mtime_ns == -5 * NS + 7
+
+
+@pytest.mark.parametrize(
+    ("name", "mode", "device"),
+    [
+        (b"fifo", stat.S_IFIFO | 0o620, (0, 0)),
+        (b"socket", stat.S_IFSOCK | 0o777, (0, 0)),
+        (b"character", stat.S_IFCHR | 0o666, (1, 300)),
+        (b"block", stat.S_IFBLK | 0o660, (259, 7)),
+        (b"symlink", stat.S_IFLNK | 0o777, (0, 0)),
+        (b"nothing", stat.S_IFDIR | 0o1777, (0, 0)),
+        (b"unknown", stat.S_IFREG, (0, 0)),
+    ],
+)
+def test_kind_and_device_are_kept(world: World, name: bytes, mode: int, device: tuple[int, int]) -> None:
+    found = world.lstat(KINDS + name)
+
+    assert (found.mode, found.device) == (mode, device)
+
+
+def test_symlink_points_where_it_did(world: World) -> None:
+    assert world.target(KINDS + b"symlink") == b"nowhere\xff"
+
+
+def test_names_of_one_file_share_number_and_count(world: World) -> None:
+    found = [world.lstat(KINDS + name) for name in (b"first", b"second", b"deeper/third")]
+
+    assert found[0] == found[1] == found[2]
+    assert found[0].nlink == 3
+    assert world.read(KINDS + b"deeper/third", 0, 100) == b"linked content"
+
+
+def test_numbers_differ_everywhere_else(world: World) -> None:
+    paths = [b"", b"latest", b"snapshots", b"hosts", b"hosts/one"]
+    paths += [b"snapshots/" + name for name in world.names(b"snapshots")]
+    paths += [KINDS + name for name in world.names(KINDS) if name != b"second"]
+
+    assert len({world.lstat(path).ino for path in paths}) == len(paths)
+
+
+def test_directories_count_one_link(world: World) -> None:
+    assert {world.lstat(path).nlink for path in (b"", b"snapshots", KINDS, KINDS + b"deeper")} == {1}
+
+
+def test_only_data_counts_as_allocated(world: World) -> None:
+    found = world.lstat(KINDS + b"sparse")
+
+    assert (found.size, found.blocks) == (len(SPARSE), 16)
+
+
+def test_holes_read_as_zeros(world: World) -> None:
+    assert world.read(KINDS + b"sparse", 4990, 20) == b"a" * 10 + bytes(10)
+    assert world.read(KINDS + b"sparse", len(SPARSE) - 105, 1000) == bytes(5) + b"b" * 100
+
+
+def test_file_of_many_chunks_reads_at_any_offset(world: World) -> None:
+    assert b"".join(world.read(KINDS + b"big", offset, 131072) for offset in range(0, len(BIG), 131072)) == BIG
+    assert world.read(KINDS + b"big", 299_999, 2) == BIG[299_999:300_001]
+    assert world.read(KINDS + b"big", len(BIG), 10) == b""
+
+
+def test_file_beyond_4_gib_reads_at_its_end(world: World) -> None:
+    assert world.lstat(KINDS + b"huge").size == (5 << 30) + 3
+    assert world.read(KINDS + b"huge", (5 << 30) - 2, 10) == bytes(2) + b"end"
+
+
+def test_odd_names_are_listed_and_found(world: World) -> None:
+    assert sorted(world.names(b"latest/odd")) == sorted(ODD_NAMES)
+    for name in ODD_NAMES:
+        assert world.read(b"latest/odd/" + name, 0, 300) == name
+
+
+def test_large_directory_is_listed_whole_and_in_order(world: World) -> None:
+    assert world.names(b"latest/many") == [f"{number:05d}".encode() for number in range(MANY)]
+    assert world.read(b"latest/many/02999", 0, 10) == b"2999"
+
+
+@pytest.mark.parametrize("path", [b"none", b"snapshots/none", KINDS + b"none", KINDS + b"nothing/none", b"hosts/none"])
+def test_missing_names_are_not_found(world: World, path: bytes) -> None:
+    with refusal(errno.ENOENT):
+        world.lstat(path)
+
+
+def test_empty_directory_is_empty(world: World) -> None:
+    assert world.names(KINDS + b"nothing") == []
+
+
+def test_file_is_no_directory(world: World) -> None:
+    with refusal(errno.ENOTDIR):
+        world.names(KINDS + b"empty")
+
+
+def test_extended_attributes_are_kept(world: World) -> None:
+    assert world.xattrs(KINDS + b"attributed") == {b"user.small": b"1", b"user.zero": b""}
+    assert world.xattrs(KINDS + b"attributed-much") == {b"user.large": LARGE_XATTR}
+    assert world.xattrs(KINDS + b"file") == {}
+    assert world.xattrs(b"snapshots") == {}
+
+
+def test_acl_is_kept(world: World) -> None:
+    assert world.xattrs(KINDS + b"listed") == {b"system.posix_acl_access": ACL}
+    assert world.lstat(KINDS + b"listed").mode == stat.S_IFREG | 0o640
+
+
+def test_missing_attribute_is_said_to_be_missing(world: World) -> None:
+    with refusal(errno.ENODATA):
+        world.xattr(KINDS + b"attributed", b"user.none")
+
+
+@pytest.mark.parametrize("name", [b"unread", b"unknown"])
+def test_what_was_not_read_at_backup_does_not_open(world: World, name: bytes) -> None:
+    with refusal(errno.EIO):
+        world.read(KINDS + name, 0, 1)
+
+
+def test_directory_that_was_not_listed_at_backup_is_not_shown_as_empty(world: World) -> None:
+    with refusal(errno.EIO):
+        world.names(KINDS + b"unlisted")
+
+
+def test_damage_in_one_file_leaves_the_rest_usable(world: World) -> None:
+    with refusal(errno.EIO):
+        world.read(KINDS + b"damaged", 1000, 10)
+    assert world.read(KINDS + b"file", 0, 100) == b"hello\n"

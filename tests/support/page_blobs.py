@@ -1,0 +1,41 @@
+"""Pages in a dict, for tests of what is made of pages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from backthen.repository.crypto import BlobKind, RepositoryKeys
+from backthen.repository.model.entry import BlobRef
+from backthen.repository.model.page import Page
+
+
+class PageBlobs:
+    """A `BlobSource` of what was put.
+
+    Attributes:
+        pages: every page that was put, by id.
+        puts: lengths of all pages in the order they were put.
+    """
+
+    def __init__(self, keys: RepositoryKeys) -> None:
+        self._keys = keys
+        self.pages: dict[bytes, bytes] = {}
+        self.puts: list[int] = []
+
+    def put(self, data: bytes) -> BlobRef:
+        """Keep a blob."""
+        id_ = self._keys.blob_id(BlobKind.PAGE, data)
+        self.pages[id_] = data
+        self.puts.append(len(data))
+        return BlobRef(id_, len(data))
+
+    def page(self, ref: BlobRef, decode: Callable[[bytes], Page]) -> Page:
+        """See `BlobSource.page`."""
+        data = self.pages[ref.id]
+        assert ref.length == len(data)
+        return decode(data)
+
+    def read(self, ref: BlobRef, offset: int = 0, length: int | None = None) -> bytes | memoryview:
+        """See `BlobSource.read`."""
+        data = memoryview(self.pages[ref.id])
+        return data[offset:] if length is None else data[offset : offset + length]

@@ -1,0 +1,85 @@
+"""Times as people write them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from backthen.cli.quantities import local_time
+from backthen.cli.times import NS, parse_time
+
+
+@pytest.fixture(autouse=True)
+def berlin(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("TZ", "Europe/Berlin")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+# A Monday, 23:30 in Berlin.
+NOW = int(datetime(2026, 11, 23, 22, 30, tzinfo=UTC).timestamp()) * NS + 7
+
+
+def utc(*parts: int) -> int:
+    return int(datetime(*parts, tzinfo=UTC).timestamp()) * NS  # type: ignore[arg-type,misc]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("now", NOW),
+        ("2026-11-20", utc(2026, 11, 20, 23) - 1),
+        ("2026-11-20 10:15", utc(2026, 11, 20, 9, 16) - 1),
+        ("2026-11-20T10:15:30", utc(2026, 11, 20, 9, 15, 31) - 1),
+        ("2026-11-20T10:15:30Z", utc(2026, 11, 20, 10, 15, 31) - 1),
+        ("2026-11-20T10:15:30.25Z", utc(2026, 11, 20, 10, 15, 30) + 259_999_999),
+        ("2026-11-20T10:15:30.123456789Z", utc(2026, 11, 20, 10, 15, 30) + 123_456_789),
+        ("2026-11-20 10:15 +05:30", utc(2026, 11, 20, 4, 46) - 1),
+        ("2026-11-20 10:15-0100", utc(2026, 11, 20, 11, 16) - 1),
+        ("14:00", utc(2026, 11, 23, 13, 1) - 1),
+        ("today", utc(2026, 11, 23, 23) - 1),
+        ("yesterday", utc(2026, 11, 22, 23) - 1),
+        ("Yesterday  14:00", utc(2026, 11, 22, 13, 1) - 1),
+        ("monday", utc(2026, 11, 16, 23) - 1),
+        ("last tuesday", utc(2026, 11, 17, 23) - 1),
+        ("sunday 9:30", utc(2026, 11, 22, 8, 31) - 1),
+        ("2 hours ago", NOW - 7200 * NS),
+        ("3 days ago", NOW - 3 * 86400 * NS),
+        ("a week ago", NOW - 7 * 86400 * NS),
+        ("1 month ago", utc(2026, 10, 23, 21, 30) + 7),
+        ("one year ago", utc(2025, 11, 23, 22, 30) + 7),
+    ],
+)
+def test_a_time_is_understood(text: str, expected: int) -> None:
+    assert expected == parse_time(text, NOW)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "latest", "3f2a91c0", "20261120", "2026-13-01", "2026-11-20 25:00", "25:00", "9999-12-31", "soon", "x ago"],
+)
+def test_what_is_not_a_time_is_none(text: str) -> None:
+    assert parse_time(text, NOW) is None
+
+
+def test_a_day_of_twenty_three_hours_ends_at_midnight() -> None:
+    assert utc(2026, 3, 29, 22) - 1 == parse_time("2026-03-29", NOW)
+
+
+def test_a_month_ago_from_the_end_of_a_long_month_is_the_end_of_the_short_one() -> None:
+    assert utc(2026, 2, 28, 11) == parse_time("1 month ago", utc(2026, 3, 31, 10))
+
+
+@given(st.integers(min_value=0, max_value=4_000_000_000 * NS))
+def test_a_time_as_it_is_shown_finds_the_instant_it_shows(time_ns: int) -> None:
+    found = parse_time(local_time(time_ns), NOW)
+    assert found is not None
+    # In the hour that an autumn night has twice, the shown time is the earlier one.
+    assert 0 <= (found - time_ns) % (3600 * NS) < NS

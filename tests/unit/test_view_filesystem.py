@@ -1,0 +1,227 @@
+"""The view on a history in memory: time, memory, trouble. What it looks like is in `tests/mount/test_behaviour.py`."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from backthen.fsmount.view import (
+    ROOT_NUMBER,
+    DamagedContent,
+    Gone,
+    NotADirectory,
+    NotAFile,
+    NotASymlink,
+    NotFound,
+    Owner,
+    StorageUnavailable,
+    View,
+    history_view,
+)
+from backthen.fsmount.view.filesystem import LISTED_MAX
+from backthen.fsmount.view.recent import Recent
+from backthen.repository import NotInMemory, SnapshotInfo, StorageError
+from backthen.repository.model.page import Child, decode_tree_page
+from tests.support.history import NS, Folder, MemoryHistory
+
+
+class Clock:
+    """A clock that stands still until it is moved."""
+
+    def __init__(self) -> None:
+        self.now_ns = 0
+
+    def __call__(self) -> int:
+        return self.now_ns
+
+
+class Fixture:
+    """A history of one snapshot, its view, and the clock."""
+
+    def __init__(self) -> None:
+        self.history = MemoryHistory()
+        write = self.history.writer
+        many = Folder({f"{number:04d}".encode(): write.file(b"") for number in range(1000)})
+        self.info = self.add(Folder({b"file": write.file(b"content"), b"many": many}))
+        self.clock = Clock()
+        self.view = history_view(self.history, Owner(3, 4), self.clock)
+
+    def add(self, folder: Folder) -> SnapshotInfo:
+        return self.history.add(folder, started_ns=1000 * NS)
+
+    def find(self, *names: bytes) -> int:
+        number = ROOT_NUMBER
+        for name in names:
+            number = self.view.lookup(self.view.source, number, name).number
+        return number
+
+    def snapshots(self, view: View) -> list[bytes]:
+        opened = view.open_directory(view.source, self.find(b"snapshots"))
+        return [name for name, _, _ in view.read_directory(view.source, opened, 0)]
+
+    def in_snapshot(self, *names: bytes) -> int:
+        return self.find(b"snapshots", self.snapshots(self.view)[0], *names)
+
+
+@pytest.fixture
+def fixture() -> Fixture:
+    return Fixture()
+
+
+def test_list_of_snapshots_is_read_at_most_once_a_second(fixture: Fixture) -> None:
+    for _ in range(3):
+        fixture.snapshots(fixture.view)
+    assert fixture.history.listings == 1
+
+    fixture.clock.now_ns += NS
+    fixture.add(Folder({}))
+    assert len(fixture.snapshots(fixture.view)) == 2
+    assert fixture.history.listings == 2
+
+
+def test_near_source_does_not_wait_for_the_list(fixture: Fixture) -> None:
+    assert fixture.view.attributes(fixture.view.near, ROOT_NUMBER).uid == 3
+    fixture.clock.now_ns += NS
+
+    with pytest.raises(NotInMemory):
+        fixture.view.attributes(fixture.view.near, ROOT_NUMBER)
+    assert fixture.history.listings == 1
+
+
+def test_what_is_in_a_snapshot_needs_no_list(fixture: Fixture) -> None:
+    number = fixture.in_snapshot(b"file")
+    fixture.clock.now_ns += 100 * NS
+
+    assert fixture.view.attributes(fixture.view.near, number).size == 7
+    assert fixture.history.listings == 1
+
+
+def test_near_source_does_not_wait_for_blobs(fixture: Fixture) -> None:
+    top = fixture.in_snapshot()
+    fixture.history.blobs.distant = None
+
+    with pytest.raises(NotInMemory):
+        fixture.view.lookup(fixture.view.near, top, b"file")
+    assert fixture.view.lookup(fixture.view.source, top, b"file").size == 7
+
+
+def test_storage_that_hangs_does_not_hold_up_the_view(fixture: Fixture) -> None:
+    gate = fixture.history.gate = threading.Event()
+    fixture.clock.now_ns += NS
+    first = threading.Thread(target=fixture.snapshots, args=(fixture.view,))
+    first.start()
+    first.join(10)
+    assert not first.is_alive()
+
+    fixture.clock.now_ns += 10 * NS
+    assert len(fixture.snapshots(fixture.view)) == 1
+    assert fixture.history.listings == 2
+    gate.set()
+
+
+def test_storage_that_fails_leaves_the_list_as_it_was(fixture: Fixture, caplog: pytest.LogCaptureFixture) -> None:
+    fixture.history.failure = StorageError("unplugged")
+    for _ in range(3):
+        fixture.clock.now_ns += NS
+        assert len(fixture.snapshots(fixture.view)) == 1
+    assert caplog.text.count("unplugged") == 1
+
+    fixture.history.failure = None
+    fixture.add(Folder({}))
+    fixture.clock.now_ns += NS
+    assert len(fixture.snapshots(fixture.view)) == 2
+
+
+def test_number_of_a_forgotten_snapshot_is_gone(fixture: Fixture) -> None:
+    number = fixture.in_snapshot(b"file")
+    fixture.history.forget(fixture.info)
+    fixture.clock.now_ns += NS
+    assert fixture.snapshots(fixture.view) == []
+
+    with pytest.raises(Gone):
+        fixture.view.attributes(fixture.view.source, number)
+    with pytest.raises(NotFound):
+        fixture.find(b"latest")
+
+
+def test_listing_of_a_virtual_directory_is_frozen_when_it_is_opened(fixture: Fixture) -> None:
+    opened = fixture.view.open_directory(fixture.view.source, fixture.find(b"snapshots"))
+    fixture.add(Folder({}))
+    fixture.clock.now_ns += NS
+    assert len(fixture.snapshots(fixture.view)) == 2
+
+    assert len(fixture.view.read_directory(fixture.view.source, opened, 0)) == 1
+
+
+@pytest.mark.parametrize("step", [1, 7, 100, 255])
+def test_listing_goes_on_after_any_cookie(fixture: Fixture, step: int) -> None:
+    opened = fixture.view.open_directory(fixture.view.source, fixture.in_snapshot(b"many"))
+    names: list[bytes] = []
+    after = 0
+    while listed := fixture.view.read_directory(fixture.view.source, opened, after):
+        assert len(listed) <= LISTED_MAX
+        names += [name for name, _, _ in listed[:step]]
+        after = listed[:step][-1].cookie
+
+    assert names == [f"{number:04d}".encode() for number in range(1000)]
+
+
+def test_listing_gives_what_it_has_before_it_waits_or_fails(fixture: Fixture) -> None:
+    number = fixture.in_snapshot(b"many")
+    tree = fixture.history.tree(fixture.info)
+    source = fixture.view.source
+    top = tree.resolve(source, b"many").entry.page
+    assert top is not None
+    last = source.page(top, decode_tree_page).items[-1]
+    assert isinstance(last, Child)
+    fixture.history.blobs.distant = {last.id}
+    opened = fixture.view.open_directory(fixture.view.near, number)
+
+    listed = fixture.view.read_directory(fixture.view.near, opened, 0)
+
+    while listed[-1].cookie < 1000 - last.count:
+        listed = fixture.view.read_directory(fixture.view.near, opened, listed[-1].cookie)
+    assert listed[-1].cookie == 1000 - last.count
+    with pytest.raises(NotInMemory):
+        fixture.view.read_directory(fixture.view.near, opened, listed[-1].cookie)
+
+
+def test_memory_of_nodes_is_bounded() -> None:
+    recent: Recent[int] = Recent(10)
+    for number in range(1000):
+        recent.put(number, number)
+
+    kept = [number for number in range(1000) if recent.get(number) is not None]
+    assert kept == list(range(1000 - len(kept), 1000))
+    assert 10 <= len(kept) <= 20
+
+
+def test_wrong_kinds_are_refused(fixture: Fixture) -> None:
+    view, file, top = fixture.view, fixture.in_snapshot(b"file"), fixture.in_snapshot()
+
+    with pytest.raises(NotADirectory):
+        view.lookup(view.source, file, b"x")
+    with pytest.raises(NotADirectory):
+        view.open_directory(view.source, fixture.find(b"latest"))
+    with pytest.raises(NotAFile):
+        view.open_file(view.source, top)
+    with pytest.raises(NotAFile):
+        view.open_file(view.source, ROOT_NUMBER)
+    with pytest.raises(NotASymlink):
+        view.target(view.source, file)
+
+
+def test_trouble_is_told_apart_and_named(fixture: Fixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    view = fixture.view
+    file = view.open_file(view.source, fixture.in_snapshot(b"file"))
+    fixture.history.blobs.damaged.update(fixture.history.blobs.ids())
+    with pytest.raises(DamagedContent, match="packs/12/1234"):
+        view.read(view.source, file, 0, 1)
+
+    def fail() -> int:
+        raise StorageError("unplugged")
+
+    monkeypatch.setattr(fixture.history, "stored_bytes", fail)
+    with pytest.raises(StorageUnavailable, match="unplugged"):
+        view.capacity(view.source)
