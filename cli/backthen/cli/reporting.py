@@ -72,8 +72,6 @@ def print_traceback(error: BaseException) -> None:
 def _foreseen_code(error: Exception) -> ExitCode | None:
     try:
         from backthen.cli.exits import exit_code_of
-    except (
-        ImportError
-    ):  # The installation is broken, so no error of the engine can have been raised.
+    except ImportError:  # The installation is broken, so no error of the engine can have been raised.
         return None
     return exit_code_of(error)

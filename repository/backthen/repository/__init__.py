@@ -1,6 +1,7 @@
 """The engine of Backthen: encrypted, de-duplicated, immutable snapshots in storage that nobody needs to trust.
 
-This is its face: `backthen.fsmount` and `backthen.cli` import from here alone. It knows nothing of FUSE, terminals or the environment.
+This is its face: `backthen.fsmount` and `backthen.cli` import from here alone. It knows nothing of FUSE, terminals or
+the environment.
 A repository goes through states that are types: a `Storage`, a `LockedRepository`, a `Repository`.
 """
 
@@ -64,6 +65,7 @@ from backthen.repository.opening import (
     find_repository,
 )
 from backthen.repository.progress import Progress, Silent
+from backthen.repository.restore import Overwrite, RestoreReport, RestoreRequest, restore_tree
 from backthen.repository.source import ExclusionRules
 from backthen.repository.storage import Storage, open_storage
 
@@ -93,6 +95,7 @@ __all__ = [
     "ObjectExists",
     "ObjectId",
     "ObjectMissing",
+    "Overwrite",
     "PathNotFound",
     "Progress",
     "Repository",
@@ -101,6 +104,8 @@ __all__ = [
     "RepositoryId",
     "RepositoryNotFound",
     "RepositoryStatistics",
+    "RestoreReport",
+    "RestoreRequest",
     "RollbackError",
     "Root",
     "Selector",
@@ -135,5 +140,6 @@ __all__ = [
     "read_xattrs",
     "remove_access",
     "repository_statistics",
+    "restore_tree",
     "select_snapshot",
 ]

@@ -19,7 +19,8 @@ def random_bytes(length: int) -> bytes:
 def fresh_salt(content: bytes = b"") -> bytes:
     """A 32-byte salt that differs even when the system's random numbers repeat (FORMAT.md, section 3).
 
-    A cloned virtual machine can repeat its random numbers; process, clocks, a counter and the content do not repeat with them.
+    A cloned virtual machine can repeat its random numbers; process, clocks, a counter and the content do not repeat
+    with them.
 
     Args:
         content: what is known of what will be sealed under the salt.

@@ -22,6 +22,7 @@ PACK_BYTES_MIN = 512
 PAYLOAD_BYTES_MAX = 256 * MIB
 
 PACK_BYTES_TARGET = 32 * MIB
+PACK_BLOBS_MAX = 65_536
 PACK_HEADER_BYTES = 44
 PACK_TRAILER_BYTES = 24
 PACK_CLASS_DATA = 1
@@ -62,7 +63,8 @@ KDF_LANES_MAX = 4
 def padme(length: int) -> int:
     """The least Padmé length that is not below `length` bytes.
 
-    Source: Nikitin et al., "Reducing Metadata Leakage from Encrypted Files and Communication with PURBs" (2019), section 4.
+    Source: Nikitin et al., "Reducing Metadata Leakage from Encrypted Files and Communication with PURBs" (2019),
+        section 4.
     """
     if length < 2:
         return length

@@ -87,7 +87,9 @@ class LockedRepository:
         opened = open_with_password(self._storage, self._header, password)
         configuration = open_configuration(self._header, opened.keys, self._config)
         if configuration.chunker != _CHUNKER:
-            raise InvalidRequest("the repository cuts files in a way that this version does not know", hint="Update Backthen.")
+            raise InvalidRequest(
+                "the repository cuts files in a way that this version does not know", hint="Update Backthen."
+            )
         return Repository(self._storage, self._header, opened, self._folders, client)
 
 

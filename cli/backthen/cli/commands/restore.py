@@ -69,7 +69,7 @@ def restore(
     begin = monotonic_s()
     with reporter(settings) as listener, open_repository(settings) as repository:
         info = find_snapshot(repository, narrowing, wanted.snapshot)
-        report = restore_tree(repository, repository.tree(info), wanted.path or b"", request, listener)
+        report = restore_tree(repository.blobs.source, repository.tree(info), wanted.path or b"", request, listener)
     if settings.json:
         fields = {"id": info.id.hex(), "dry_run": dry_run, **_report_document(report)}
         print_event("summary", {**fields, "problems": listener.problems, "seconds": monotonic_s() - begin})
@@ -79,19 +79,40 @@ def restore(
 
 
 def _report_document(report: RestoreReport) -> dict[str, object]:
-    return {"restored": report.restored, "kept": report.kept, "bytes_written": report.bytes_written}
+    return {
+        "files": report.files,
+        "directories": report.directories,
+        "others": report.others,
+        "kept": report.kept,
+        "verified": report.verified,
+        "bytes_written": report.bytes_written,
+        "notes": list(report.notes),
+    }
 
 
 def _print_report(report: RestoreReport, request: RestoreRequest, *, problems: int, seconds: float) -> None:
     target = shown_text(str(request.target))
     print(f"Would restore into {target} (--dry-run)" if request.dry_run else f"Restored into {target}")
     facts = [
-        ("restored", count_text(report.restored, "entry", "entries")),
-        ("kept", f"{count_text(report.kept, 'entry', 'entries')} as they were"),
+        ("restored", _counts(report)),
+        ("kept", f"{report.kept:,} as they were"),
         ("written", size_text(report.bytes_written)),
         ("time", duration_text(seconds)),
     ]
+    if request.verify:
+        facts.append(("verified", count_text(report.verified, "file")))
     if problems:
         facts.append(("problems", f"{problems:,} (named above)"))
+    if request.verify and not request.dry_run:
+        facts.append(("verified", count_text(report.verified, "file", "files")))
     for line in facts_lines(facts):
         print(line)
+    for note in report.notes:
+        print(f"Note: {note}")
+    for note in report.notes:
+        print(f"  {shown_text(note)}")
+
+
+def _counts(report: RestoreReport) -> str:
+    others = f", {count_text(report.others, 'other')}" if report.others else ""
+    return f"{count_text(report.files, 'file')}, {count_text(report.directories, 'folder')}{others}"

@@ -1,4 +1,4 @@
-"""The entries of earlier snapshots, walked beside the live tree in the same order, so that finding one costs next to nothing."""
+"""The entries of earlier snapshots, walked beside the live tree in its order, so that finding one costs little."""
 
 from __future__ import annotations
 
@@ -93,7 +93,8 @@ class Parents:
     def find_unchanged(self, name: bytes, kind: EntryType, status: os.stat_result) -> tuple[Entry | None, bool]:
         """(the entry of a file whose content and attributes are still the same, whether the name was there at all).
 
-        Times and size must be equal, and older than the tick of the clock in which the parent began. Names are asked in ascending order.
+        Times and size must be equal, and older than the tick of the clock in which the parent began. Names are asked
+        in ascending order.
         """
         is_known = False
         for directory in self._directories:

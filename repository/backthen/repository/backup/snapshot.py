@@ -26,7 +26,16 @@ from backthen.repository.model.records import Root, Statistics
 from backthen.repository.objects import BlobWriter, index_orphans
 from backthen.repository.opening import Repository
 from backthen.repository.progress import Progress
-from backthen.repository.source import EnterDirectory, Item, LeaveDirectory, SavedPaths, Spill, saved_paths, walk
+from backthen.repository.source import (
+    EnterDirectory,
+    Item,
+    LeaveDirectory,
+    Problem,
+    SavedPaths,
+    Spill,
+    saved_paths,
+    walk,
+)
 from backthen.repository.storage import parse_pack_name
 
 _ATTEMPTS_MAX = 5
@@ -78,7 +87,9 @@ def create_snapshot(repository: Repository, request: SnapshotRequest, progress: 
             return replace(report, id=outcome.id, duration_ns=clock.monotonic_ns() - begun_ns)
         avoided |= outcome.bad_packs
         parents = [parent for parent in parents if parent.tree.id not in outcome.lost_parents]
-    raise StorageError("prunes of this repository got in the way again and again", hint="Try again later.", transient=True)
+    raise StorageError(
+        "prunes of this repository got in the way again and again", hint="Try again later.", transient=True
+    )
 
 
 def _find_parents(plan: _Plan) -> list[Parent]:
@@ -149,7 +160,7 @@ class _Attempt:
                     self._enter(event)
                 elif type(event) is LeaveDirectory:
                     self._leave(event)
-                else:
+                elif type(event) is Problem:
                     self._add(self._maker.problem(event))
         assert self._builder is not None
         top = self._builder.finish()
@@ -204,7 +215,10 @@ class _Attempt:
             self._put_checkpoint()
 
     def _put_checkpoint(self) -> None:
-        """Put what there is as an unfinished root: a prune spares it, and a next run takes it up if this one is killed."""
+        """Put what there is as an unfinished root.
+
+        A prune spares it, and a next run takes it up if this one is killed.
+        """
         assert self._builder is not None
         top = self._builder.so_far()
         links, link_count = write_links(self._sink, self._keys, self._links)
@@ -225,7 +239,9 @@ def _open_sink(plan: _Plan, avoided: Set[PackId]) -> BlobWriter | BlobCounter:
     usable = {pack_id: length for pack_id, length in listed if pack_id not in condemned and pack_id not in avoided}
     repository.refresh()
     if plan.request.dry_run:
-        return BlobCounter(repository.keys, repository.index, usable=set(usable), folder=repository.cache_folder / "spool")
+        return BlobCounter(
+            repository.keys, repository.index, usable=set(usable), folder=repository.cache_folder / "spool"
+        )
     repository.storage.remove_abandoned_spool()
     index_orphans(repository.storage, repository.keys, repository.index, usable.items())
     return BlobWriter(

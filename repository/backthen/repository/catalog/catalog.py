@@ -78,6 +78,8 @@ class Catalog:
             for id_ in sorted(present - condemned.roots - logged):
                 try:
                     root = self._roots.read(id_)
+                except MissingError:
+                    continue  # pruned since the listing
                 except DamageError as error:
                     _log.warning("what an unfinished run left cannot be taken up: %s", error)
                     continue

@@ -52,7 +52,7 @@ class Log:
     Attributes:
         entries: all entries that are present, also those that only a checkpoint holds.
         damage: what is wrong with single entries.
-        generation: rises whenever another listing was read.
+        generation: rises whenever the entries changed.
     """
 
     def __init__(self, storage: Storage, keys: RepositoryKeys, client: ClientMemory) -> None:
@@ -112,8 +112,10 @@ class Log:
         id_ = object_id(data)
         name = log_name(root, id_)
         self._storage.put(name, data)
+        self._listed |= {name}
         self._stored[name] = entry
         self.entries[id_] = entry
+        self.generation += 1
         return id_
 
     def pin(self, entry: ObjectId) -> None:

@@ -1,4 +1,7 @@
-"""The key slots in storage: opening a repository with a password, adding and removing ways in (FORMAT.md, section 3.2)."""
+"""The key slots in storage.
+
+Opening a repository with a password, adding and removing ways in (FORMAT.md, section 3.2).
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,14 @@ from backthen.repository.crypto import (
     open_slot,
     open_slot_note,
 )
-from backthen.repository.errors import DamageError, InvalidRequest, MissingError, ObjectMissing, TamperedError, WrongPassword
+from backthen.repository.errors import (
+    DamageError,
+    InvalidRequest,
+    MissingError,
+    ObjectMissing,
+    TamperedError,
+    WrongPassword,
+)
 from backthen.repository.ids import ObjectId
 from backthen.repository.model.records import SlotNote
 from backthen.repository.storage import Storage, key_name, parse_key_name
@@ -28,7 +38,10 @@ from backthen.repository.storage import Storage, key_name, parse_key_name
 
 @dataclass(frozen=True, slots=True)
 class SlotInfo:
-    """A way into the repository. `current` is the one it was opened with; `kind` is `password`, `key file` or `recovery key`."""
+    """A way into the repository.
+
+    `current` is the one it was opened with; `kind` is `password`, `key file` or `recovery key`.
+    """
 
     id: ObjectId
     kind: str
@@ -157,7 +170,7 @@ def remove_slot(storage: Storage, slots: list[SlotInfo], slot: SlotInfo) -> None
     """
     if slot.current:
         raise InvalidRequest(
-            "this key slot belongs to the password in use", hint="Open the repository with another password to remove it."
+            "this key slot belongs to the password in use", hint="Open it with another password to remove this one."
         )
     if len(slots) == 1:
         raise InvalidRequest("this is the only way into the repository", hint="Add another password first.")

@@ -1,13 +1,15 @@
 """Content-defined cuts that do not give away their key (FORMAT.md, section 7).
 
-FastCDC (Xia et al., "The Design of Fast Content-Defined Chunking for Data Deduplication Based Storage Systems", IEEE TPDS 2020) proposes
-positions at native speed, a keyed PRF chooses among them and moves each cut by a secret distance. Without the distance every cut would
-still be one of FastCDC's, from which its seed can be computed (eprint 2025/532, 2025/558).
+FastCDC (Xia et al., "The Design of Fast Content-Defined Chunking for Data Deduplication Based Storage Systems", IEEE
+TPDS 2020) proposes positions at native speed, a keyed PRF chooses among them and moves each cut by a secret distance.
+Without the distance every cut would still be one of FastCDC's, from which its seed can be computed (eprint 2025/532,
+2025/558).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Final
 
 import pyfastcdc
 from blake3 import blake3
@@ -16,7 +18,7 @@ from backthen.repository import format as fmt
 from backthen.repository.errors import InvalidRequest
 
 _WINDOW_BYTES = 8 * fmt.MIB
-_NORMALIZATION = 1
+_NORMALIZATION: Final = 1
 _GOLDEN_SEED = 5
 _GOLDEN_CUTS = (33521, 99057, 118722, 160944, 199522, 231636, 254168, 262144)
 
@@ -25,7 +27,10 @@ ReadInto = Callable[[memoryview], int]
 
 
 class CutRule:
-    """Which of the wished cuts of a stretch are made: at least 256 KiB and at most 2 MiB apart. Positions are byte offsets."""
+    """Which of the wished cuts of a stretch are made: at least 256 KiB and at most 2 MiB apart.
+
+    Positions are byte offsets.
+    """
 
     __slots__ = ("last",)
 
@@ -84,7 +89,10 @@ class Cutter:
                 given = end
 
     def _proposals(self, data: memoryview, start: int, *, at_end: bool) -> Iterator[int]:
-        """Positions FastCDC cuts at; the end of the data is none, unless the stretch goes on and the cut is a forced one."""
+        """Positions FastCDC cuts at.
+
+        The end of the data is none, unless the stretch goes on and the cut is a forced one.
+        """
         length = len(data)
         for chunk in self._fastcdc.cut_buf(data):
             end = chunk.offset + chunk.length
@@ -107,11 +115,15 @@ def check_fastcdc() -> None:
         InvalidRequest: the installed `pyfastcdc` is not usable.
     """
     if not pyfastcdc.FastCDC.__module__.startswith("pyfastcdc.cy"):
-        raise InvalidRequest("pyfastcdc runs without its native part", hint="Install pyfastcdc from a wheel for this system.")
+        raise InvalidRequest(
+            "pyfastcdc runs without its native part", hint="Install pyfastcdc from a wheel for this system."
+        )
     sample = blake3(b"golden").digest(256 * fmt.KIB)
     cuts = tuple(chunk.offset + chunk.length for chunk in _make_fastcdc(_GOLDEN_SEED).cut_buf(sample))
     if cuts != _GOLDEN_CUTS:
-        raise InvalidRequest("pyfastcdc cuts otherwise than expected", hint="Install the version that Backthen asks for.")
+        raise InvalidRequest(
+            "pyfastcdc cuts otherwise than expected", hint="Install the version that Backthen asks for."
+        )
 
 
 def _make_fastcdc(seed: int) -> pyfastcdc.FastCDC:

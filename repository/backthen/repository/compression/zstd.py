@@ -6,7 +6,6 @@ import threading
 from dataclasses import dataclass
 
 import zstandard
-from typing_extensions import Buffer
 
 from backthen.repository import format as fmt
 from backthen.repository.errors import MalformedError
@@ -36,7 +35,7 @@ class _Contexts(threading.local):
 _contexts = _Contexts()
 
 
-def compress(data: Buffer, level: int) -> bytes:
+def compress(data: bytes | memoryview, level: int) -> bytes:
     """One frame that states its content size."""
     compressor = _contexts.compressors.get(level)
     if compressor is None:
@@ -45,7 +44,7 @@ def compress(data: Buffer, level: int) -> bytes:
     return compressor.compress(data)
 
 
-def decompress(frame: Buffer, length: int) -> bytes:
+def decompress(frame: bytes | memoryview, length: int) -> bytes:
     """The content of a frame that must have exactly `length` bytes.
 
     Raises:

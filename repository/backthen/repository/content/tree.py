@@ -83,14 +83,24 @@ class SnapshotTree:
             return self.top
         if position >= self._links_start:
             return self._link_at(source, position)
+        for node in self.route(source, position):
+            if node.place == position:
+                return node
+        raise AssertionError("a route ends at its position")
+
+    def route(self, source: BlobSource, position: int) -> Iterator[Node]:
+        """The nodes from below the top down to the name at a position, which must not be 0 or that of a link group.
+
+        Raises:
+            MalformedError: the directories do not hold what their entries say.
+        """
         directory = self.top
-        while True:
+        while directory.place != position:
             ref = _checked_top(source, directory)
             start, entry = _find_start(source, ref, position - directory.position - 1, decode_tree_page)
             place = directory.position + 1 + start
-            if place == position:
-                return self._node(source, place, entry)
-            directory = Node(place, place, entry.name, entry)
+            directory = self._node(source, place, entry) if place == position else Node(place, place, entry.name, entry)
+            yield directory
 
     def resolve(self, source: BlobSource, path: bytes) -> Node:
         """The node at a path of names joined by slashes; no link is followed.
@@ -166,9 +176,7 @@ def _find_key(
     return base + leaf.starts[index], _entry(leaf, index)
 
 
-def _find_start(
-    source: BlobSource, ref: BlobRef, start: int, decode: Callable[[bytes], Page]
-) -> tuple[int, Entry]:
+def _find_start(source: BlobSource, ref: BlobRef, start: int, decode: Callable[[bytes], Page]) -> tuple[int, Entry]:
     def choose(page: Page, base: int) -> int:
         if start - base >= page.count:
             raise MalformedError("a position lies beyond its page")

@@ -60,7 +60,17 @@ def new_bundle() -> tuple[BundledKey, ...]:
 class RepositoryKeys:
     """The keys of one repository, derived from its bundle. Immutable; safe to use from several threads."""
 
-    __slots__ = ("_blob", "_border", "_group", "_inode", "_seals", "bundle", "chunker_prf", "chunker_seed", "repository_id")
+    __slots__ = (
+        "_blob",
+        "_border",
+        "_group",
+        "_inode",
+        "_seals",
+        "bundle",
+        "chunker_prf",
+        "chunker_seed",
+        "repository_id",
+    )
 
     def __init__(self, repository_id: RepositoryId, bundle: Iterable[BundledKey]) -> None:
         """Derive every key.
@@ -128,8 +138,6 @@ class RepositoryKeys:
         if seal is None:
             raise TamperedError(f"it names a key generation {generation} that this repository does not have")
         return hkdf(seal, salt, b"backthen v1 seal " + kind.encode() + b"\0" + self.repository_id)
-
-
 
 
 def _derive(key: bytes, name: str) -> bytes:

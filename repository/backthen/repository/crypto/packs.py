@@ -6,7 +6,6 @@ import struct
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from typing_extensions import Buffer
 
 from backthen.repository import entropy
 from backthen.repository import format as fmt
@@ -29,11 +28,11 @@ class PackCipher:
         self._cipher = AESGCM(keys.sealing_key(_KINDS[pack_class], generation, salt))
         self._associated = header + keys.repository_id
 
-    def seal(self, number: int, plaintext: Buffer, *, last: bool = False) -> bytes:
+    def seal(self, number: int, plaintext: bytes, *, last: bool = False) -> bytes:
         """Seal part `number`; each number once only, or the nonce would repeat."""
         return self._cipher.encrypt(number.to_bytes(12, "big"), plaintext, self._bind(number, last=last))
 
-    def open(self, number: int, sealed: Buffer, *, last: bool = False) -> bytes:
+    def open(self, number: int, sealed: bytes, *, last: bool = False) -> bytes:
         """The plaintext of part `number`.
 
         Raises:
@@ -64,9 +63,7 @@ def new_pack_cipher(keys: RepositoryKeys, pack_class: int, content: bytes) -> Pa
     """The cipher of a new pack, under a fresh salt hedged with `content`."""
     salt = entropy.fresh_salt(content)
     generation = keys.seal_generation
-    header = _HEADER.pack(
-        fmt.PACK_MAGIC, fmt.FORMAT_VERSION, pack_class, fmt.SCHEME_DERIVED, generation, salt
-    )
+    header = _HEADER.pack(fmt.PACK_MAGIC, fmt.FORMAT_VERSION, pack_class, fmt.SCHEME_DERIVED, generation, salt)
     return PackCipher(keys, header, pack_class, generation, salt)
 
 

@@ -40,9 +40,7 @@ def seal_object(
     return header + cipher.encrypt(_NONCE, plaintext, header + keys.repository_id + associated)
 
 
-def open_object(
-    keys: RepositoryKeys, kind: ObjectKind, data: bytes, *, name: str, associated: bytes = b""
-) -> bytes:
+def open_object(keys: RepositoryKeys, kind: ObjectKind, data: bytes, *, name: str, associated: bytes = b"") -> bytes:
     """The payload of a sealed object.
 
     Args:

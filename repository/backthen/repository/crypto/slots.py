@@ -1,4 +1,7 @@
-"""`config` and key slots: from a password to the bundle of keys (FORMAT.md, sections 3.1 and 3.2). Pure: no storage here."""
+"""`config` and key slots: from a password to the bundle of keys (FORMAT.md, sections 3.1 and 3.2).
+
+Pure: no storage here.
+"""
 
 from __future__ import annotations
 
@@ -106,7 +109,8 @@ def decode_config(data: bytes) -> ConfigHeader:
     _, version, kind, repository_id, salt, memory_kib, passes, lanes = _CONFIG_HEADER.unpack_from(data)
     if version > fmt.FORMAT_VERSION:
         raise NewerFormatError(
-            "the repository was made by a newer version of Backthen", hint="Update Backthen on this machine and try again."
+            "the repository was made by a newer version of Backthen",
+            hint="Update Backthen on this machine and try again.",
         )
     header = ConfigHeader(RepositoryId(repository_id), KdfParameters(salt, memory_kib, passes, lanes))
     in_bounds = (
@@ -153,9 +157,7 @@ def derive_master(password: bytes, kdf: KdfParameters) -> bytes:
     return function.derive(password)
 
 
-def encode_slot(
-    header: ConfigHeader, keys: RepositoryKeys, master: bytes, kind: SlotKind, note: SlotNote
-) -> bytes:
+def encode_slot(header: ConfigHeader, keys: RepositoryKeys, master: bytes, kind: SlotKind, note: SlotNote) -> bytes:
     """The bytes of a new key slot that opens with `master`."""
     salt = entropy.fresh_salt(master)
     digest = hashlib.sha256(header.encoded).digest()
@@ -182,7 +184,9 @@ def decode_slot(header: ConfigHeader, data: bytes, *, name: str) -> Slot:
     if version > fmt.FORMAT_VERSION or kind != ObjectKind.SLOT or repository_id != header.repository_id:
         raise MalformedError("it is not a key slot of this repository", name=name)
     if digest != hashlib.sha256(header.encoded).digest():
-        raise MalformedError(f"it is not what the key slot {name} was made for: it was damaged or changed", name=CONFIG_NAME)
+        raise MalformedError(
+            f"it is not what the key slot {name} was made for: it was damaged or changed", name=CONFIG_NAME
+        )
     end = size + 4 + int.from_bytes(data[size : size + 4], "big")
     if end > len(data):
         raise MalformedError("it is cut short", name=name)
@@ -241,7 +245,9 @@ def normalize_recovery_key(text: str) -> str | None:
     except ValueError:
         return None
     if _recovery_check(data[:_RECOVERY_RANDOM_BYTES]) != data[_RECOVERY_RANDOM_BYTES:]:
-        raise InvalidRequest("the recovery key is mistyped: its checksum is wrong", hint="Compare it with the printed one.")
+        raise InvalidRequest(
+            "the recovery key is mistyped: its checksum is wrong", hint="Compare it with the printed one."
+        )
     return "-".join(letters[index : index + _RECOVERY_GROUP] for index in range(0, len(letters), _RECOVERY_GROUP))
 
 

@@ -34,5 +34,5 @@ class SpillCipher:
         """
         try:
             return self._cipher.decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], None)
-        except InvalidTag as error:
+        except (InvalidTag, ValueError) as error:  # the latter for a nonce that was cut
             raise TamperedError("a temporary file was changed while in use") from error

@@ -1,16 +1,16 @@
 """The local table of all blobs: first 16 bytes of the id to pack, segment and ordinal (FORMAT.md, section 6).
 
-It is a cache: deleting it costs time only. It is shared by all processes of a user through the page cache, and its memory does not grow with
-the repository. A *main* generation is immutable and was written in sorted order; what came since is in a small *delta*, merged when it
-has grown to a tenth. Each folder holds one generation:
+It is a cache: deleting it costs time only. It is shared by all processes of a user through the page cache, and its
+memory does not grow with the repository. A *main* generation is immutable and was written in sorted order; what came
+since is in a small *delta*, merged when it has grown to a tenth. Each folder holds one generation:
 
     current             sealed: number of the generation, least lengths of its files
     <number>/main       LMDB, immutable
     <number>/delta      LMDB, written under its own lock
     lock                held by whoever makes a new generation
 
-Invariants: a file shorter than `current` says is never opened (LMDB would kill the process with SIGBUS). Nothing is believed to be stored
-because it stands here: that is for the caller to hold against the storage's list of packs.
+Invariants: a file shorter than `current` says is never opened (LMDB would kill the process with SIGBUS). Nothing is
+believed to be stored because it stands here: that is for the caller to hold against the storage's list of packs.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import accumulate
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import lmdb
 import msgspec
@@ -48,7 +48,10 @@ _TABLES = (_BLOBS, _COPIES, _PACKS, _NUMBERS, _OBJECTS)
 
 
 class Location(NamedTuple):
-    """Where a blob is: number of the pack in one generation of the table, segment in the pack, ordinal in the segment."""
+    """Where a blob is: number of the pack in one generation of the table, segment in the pack.
+
+    Ordinal in the segment.
+    """
 
     generation: _Generation
     pack_number: int
@@ -72,19 +75,22 @@ class _Marker(msgspec.Struct, frozen=True, array_like=True):
 
 
 class _Environment:
-    """One LMDB file with the five tables."""
+    """One LMDB file with the five tables; one that is being built is flushed to the disk once, by `close_built`."""
 
-    def __init__(self, path: Path, *, writable: bool) -> None:
+    def __init__(self, path: Path, *, writable: bool, is_building: bool = False) -> None:
         self.path = path
         self.env = lmdb.open(
             str(path), subdir=False, map_size=_MAP_BYTES, max_dbs=len(_TABLES), readonly=not writable,
-            lock=writable, create=writable, readahead=False, mode=0o600, max_readers=1024,
+            lock=writable, create=writable, sync=not is_building, readahead=False, mode=0o600, max_readers=1024,
         )  # fmt: skip
         if writable:
             self.env.reader_check()
-        self.tables = {
-            name: self.env.open_db(name, create=writable, dupsort=name == _COPIES) for name in _TABLES
-        }
+        self.tables = {name: self.env.open_db(name, create=writable, dupsort=name == _COPIES) for name in _TABLES}
+
+    def close_built(self) -> None:
+        """Flush and let go."""
+        self.env.sync(True)
+        self.env.close()
 
     def count(self, table: bytes) -> int:
         with self.env.begin() as txn:
@@ -102,19 +108,35 @@ class _Generation:
         self.packs: LRUCache[int, PackRecord] = LRUCache(_PACK_RECORDS_MAX)
 
     def pack_value(self, number: int) -> bytes:
-        """The stored record of a pack."""
-        with self.delta.env.begin() as transaction:
-            value = self.get(transaction, _PACKS, _NUMBER.pack(number))
-        assert value is not None, "a location names a pack that is not in the table"
+        """The stored record of a pack.
+
+        Raises:
+            CacheError: the table is damaged.
+        """
+        value = self.read(_PACKS, _NUMBER.pack(number))
+        if value is None or len(value) % 8 != (fmt.ID_BYTES + 1) % 8:
+            raise _damaged(self.main.path, "a location names a pack that is not in it")
         return value
+
+    def read(self, table: bytes, key: bytes) -> bytes | None:
+        """A value as it is now, or None.
+
+        Raises:
+            CacheError: the table is damaged.
+        """
+        try:
+            with self.delta.env.begin() as transaction:
+                return self.get(transaction, table, key)
+        except lmdb.Error as error:
+            raise _damaged(self.main.path, str(error)) from error
 
     def get(self, transaction: lmdb.Transaction, table: bytes, key: bytes) -> bytes | None:
         """A value, as an open transaction on the delta sees it."""
-        value: bytes | None = transaction.get(key, db=self.delta.tables[table])
+        value = transaction.get(key, db=self.delta.tables[table])
         if value is None:
             with self.main.env.begin() as main:
                 value = main.get(key, db=self.main.tables[table])
-        return value
+        return cast("bytes | None", value)
 
     def merged(self, table: bytes) -> Iterator[tuple[bytes, bytes]]:
         """All keys and values of a table in order."""
@@ -144,26 +166,41 @@ class LocalIndex:
             generation.delta.env.close()
 
     def lookup(self, prefix: bytes) -> Location | None:
-        """Where a blob is, by the first 16 bytes of its id."""
+        """Where a blob is, by the first 16 bytes of its id.
+
+        Raises:
+            CacheError: the table is damaged.
+        """
         generation = self._generation
-        with generation.delta.env.begin() as transaction:
-            value = generation.get(transaction, _BLOBS, prefix)
-        return None if value is None else Location(generation, *_LOCATION.unpack(value))
+        value = generation.read(_BLOBS, prefix)
+        if value is None:
+            return None
+        if len(value) != _LOCATION.size:
+            raise _damaged(self._folder, "a location has a broken length")
+        return Location(generation, *_LOCATION.unpack(value))
 
     def copies(self, prefix: bytes) -> list[Location]:
-        """All places of a blob; there are several when two clients stored it at once."""
+        """All places of a blob; there are several when two clients stored it at once.
+
+        Raises:
+            CacheError: the table is damaged.
+        """
         first = self.lookup(prefix)
         places = [] if first is None else [first]
         generation = self._generation
         for environment in (generation.delta, generation.main):
-            with environment.env.begin() as transaction:
+            with self._cache_errors("read"), environment.env.begin() as transaction:
                 cursor = transaction.cursor(environment.tables[_COPIES])
                 if cursor.set_key(prefix):
                     places.extend(Location(generation, *_LOCATION.unpack(value)) for value in cursor.iternext_dup())
         return places
 
     def pack_id(self, location: Location) -> PackId:
-        """The id of the pack at a location."""
+        """The id of the pack at a location.
+
+        Raises:
+            CacheError: the table is damaged.
+        """
         generation, number = location.generation, location.pack_number
         pack_id = generation.pack_ids.get(number)
         if pack_id is None:
@@ -172,7 +209,11 @@ class LocalIndex:
         return pack_id
 
     def pack(self, location: Location) -> PackRecord:
-        """The pack at a location."""
+        """The pack at a location.
+
+        Raises:
+            CacheError: the table is damaged.
+        """
         generation, number = location.generation, location.pack_number
         record = generation.packs.get(number)
         if record is None:
@@ -181,18 +222,25 @@ class LocalIndex:
         return record
 
     def has_pack(self, pack_id: PackId) -> bool:
-        """Whether a pack is in the table."""
-        generation = self._generation
-        with generation.delta.env.begin() as transaction:
-            return generation.get(transaction, _NUMBERS, pack_id) is not None
+        """Whether a pack is in the table.
+
+        Raises:
+            CacheError: the table is damaged.
+        """
+        return self._generation.read(_NUMBERS, pack_id) is not None
 
     def packs(self) -> Iterator[PackRecord]:
         """All packs of the table."""
         return (_decode_pack(value) for _, value in self._generation.merged(_PACKS))
 
     def object_ids(self) -> set[ObjectId]:
-        """The ids of the index objects that are in the table."""
-        return {ObjectId(key) for key, _ in self._generation.merged(_OBJECTS)}
+        """The ids of the index objects that are in the table.
+
+        Raises:
+            CacheError: the table is damaged.
+        """
+        with self._cache_errors("read"):
+            return {ObjectId(key) for key, _ in self._generation.merged(_OBJECTS)}
 
     @property
     def blob_count(self) -> int:
@@ -285,7 +333,7 @@ class LocalIndex:
         shutil.rmtree(building, ignore_errors=True)
         building.mkdir(mode=0o700)
         _write_main(building / "main", source)
-        _Environment(building / "delta", writable=True).env.close()
+        _Environment(building / "delta", writable=True, is_building=True).close_built()
         os.rename(building, self._folder / str(number))
         self._mark(number)
         for old in numbers:
@@ -328,19 +376,23 @@ class LocalIndex:
         except (OSError, lmdb.Error) as error:
             raise CacheError(
                 f"the index cache in {self._folder} cannot be {what}: {error}",
-                hint="Make room, or choose another --cache-dir.",
+                hint="Make room, or choose another --cache-dir; the folder may be deleted, it is made anew.",
             ) from error
+
+
+def _damaged(path: Path, what: str) -> CacheError:
+    return CacheError(f"the index cache in {path} is damaged: {what}", hint="Delete the folder: it is made anew.")
 
 
 def _write_main(path: Path, source: _Generation | None) -> None:
     """An immutable file, appended in sorted order (five times as fast and half as large as in random order)."""
-    environment = _Environment(path, writable=True)
+    environment = _Environment(path, writable=True, is_building=True)
     if source is not None:
         for table in _TABLES:
             with environment.env.begin(write=True) as transaction:
                 cursor = transaction.cursor(environment.tables[table])
                 cursor.putmulti(source.merged(table), append=table != _COPIES)
-    environment.env.close()
+    environment.close_built()
     path.with_name("main-lock").unlink(missing_ok=True)
 
 
@@ -348,7 +400,9 @@ def _decode_pack(value: bytes) -> PackRecord:
     pack_id, pack_class = PackId(ObjectId(value[: fmt.ID_BYTES])), value[fmt.ID_BYTES]
     numbers = struct.unpack(f">{(len(value) - fmt.ID_BYTES - 1) // 4}I", value[fmt.ID_BYTES + 1 :])
     half = len(numbers) // 2
-    return PackRecord(pack_id, pack_class, numbers[half:], tuple(accumulate(numbers[:half], initial=fmt.PACK_HEADER_BYTES)))
+    return PackRecord(
+        pack_id, pack_class, numbers[half:], tuple(accumulate(numbers[:half], initial=fmt.PACK_HEADER_BYTES))
+    )
 
 
 def _locations(number: int, pack: IndexedPack) -> Iterator[tuple[bytes, bytes]]:

@@ -60,7 +60,9 @@ class TemporaryTable:
                 self._transaction.commit()
                 self._transaction = self._env.begin(write=True)
         except lmdb.Error as error:
-            raise CacheError(f"a temporary table cannot be written: {error}", hint="Make room in --cache-dir.") from error
+            raise CacheError(
+                f"a temporary table cannot be written: {error}", hint="Make room in --cache-dir."
+            ) from error
 
     def __iter__(self) -> Iterator[tuple[bytes, bytes]]:
         """Keys and values in order of the keys."""

@@ -1,4 +1,7 @@
-"""Checking a repository: every object is what its name says, and everything a snapshot needs is there (FORMAT.md, sections 2 to 11)."""
+"""Checking a repository.
+
+Every object is what its name says, and everything a snapshot needs is there (FORMAT.md, sections 2 to 11).
+"""
 
 from __future__ import annotations
 
@@ -108,9 +111,7 @@ def _check_keys(repository: Repository, report: CheckReport) -> None:
         list_slots(repository.storage, repository.header, repository.opened)
 
 
-def _check_index(
-    repository: Repository, report: CheckReport, packs: dict[PackId, int], progress: Progress
-) -> None:
+def _check_index(repository: Repository, report: CheckReport, packs: dict[PackId, int], progress: Progress) -> None:
     """Index objects are authentic, and say of each pack what the pack says of itself."""
     progress.start("index", files_total=len(packs))
     with _found(report, "index"):
@@ -129,9 +130,7 @@ def _check_index(
     report.packs_unindexed = len(packs.keys() - checked)
 
 
-def _check_indexed(
-    repository: Repository, report: CheckReport, packs: dict[PackId, int], indexed: IndexedPack
-) -> None:
+def _check_indexed(repository: Repository, report: CheckReport, packs: dict[PackId, int], indexed: IndexedPack) -> None:
     name = pack_name(indexed.id)
     length = packs.get(indexed.id)
     if length is None:
@@ -143,9 +142,7 @@ def _check_indexed(
             raise MalformedError("the index says something else of it than it says itself", name=name)
 
 
-def _check_snapshots(
-    repository: Repository, report: CheckReport, packs: dict[PackId, int], progress: Progress
-) -> None:
+def _check_snapshots(repository: Repository, report: CheckReport, packs: dict[PackId, int], progress: Progress) -> None:
     infos: list[SnapshotInfo] = []
     with _found(report, "log"):
         infos = repository.snapshots()

@@ -59,7 +59,8 @@ class Extent(NamedTuple):
 class Entry(msgspec.Struct, frozen=True, array_like=True):
     """One name in a directory, with its metadata; FORMAT.md section 8.2 gives each field.
 
-    Sizes are bytes, times nanoseconds. `size` of a directory is the sum of what is below it, `below` how many entries that is.
+    Sizes are bytes, times nanoseconds. `size` of a directory is the sum of what is below it, `below` how many entries
+    that is.
     """
 
     name: bytes

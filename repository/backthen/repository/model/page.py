@@ -1,14 +1,15 @@
 """Pages: the search trees that hold directories, link groups and the extents of long files (FORMAT.md, section 8.1).
 
-Writing: a `PageWriter` is fed items in order and hands finished pages to a `put` function. Reading: `decode_…` give checked pages
-in which a key, a position or an offset is found by binary search. Nothing here knows where pages are kept.
+Writing: a `PageWriter` is fed items in order and hands finished pages to a `put` function. Reading: `decode_…` give
+checked pages in which a key, a position or an offset is found by binary search. Nothing here knows where pages are
+kept.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable
-from itertools import accumulate
+from itertools import accumulate, pairwise
 
 import msgspec
 
@@ -66,7 +67,12 @@ class _Level:
     def copy(self) -> _Level:
         other = _Level()
         other.encoded = list(self.encoded)
-        other.encoded_bytes, other.first, other.count, other.size = self.encoded_bytes, self.first, self.count, self.size
+        other.encoded_bytes, other.first, other.count, other.size = (
+            self.encoded_bytes,
+            self.first,
+            self.count,
+            self.size,
+        )
         return other
 
 
@@ -162,7 +168,8 @@ class PageWriter:
 class Page:
     """A decoded page with what is needed to search it.
 
-    `items` are entries, extents or children; `starts[i]` is how many positions (or for lists of extents: bytes) come before item i
+    `items` are entries, extents or children; `starts[i]` is how many positions (or for lists of extents: bytes) come
+    before item i
     in this page, with the total as last element.
     """
 
@@ -280,7 +287,7 @@ def _decode_children(level: int, raw: msgspec.Raw, *, by_size: bool, ascending: 
 def _check_ascending(keys: list[bytes]) -> None:
     if not keys:
         raise MalformedError("a page is empty")
-    if any(left >= right for left, right in zip(keys, keys[1:], strict=False)):
+    if any(left >= right for left, right in pairwise(keys)):
         raise MalformedError("the keys of a page are not in order")
 
 

@@ -1,4 +1,6 @@
-"""Records inside sealed objects: roots, log entries, marks, index objects, configuration (FORMAT.md, sections 3, 6, 9 to 11).
+"""Records inside sealed objects.
+
+Roots, log entries, marks, index objects, configuration (FORMAT.md, sections 3, 6, 9 to 11).
 
 Each is a MessagePack array whose unknown further elements are ignored, so that a later version can add some.
 """

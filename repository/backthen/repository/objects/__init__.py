@@ -6,4 +6,12 @@ from backthen.repository.objects.refresh import refresh_index
 from backthen.repository.objects.source import BlobSource, NotInMemory
 from backthen.repository.objects.writer import BlobWriter
 
-__all__ = ["BlobReader", "BlobSource", "BlobWriter", "NotInMemory", "index_orphans", "load_pack_directory", "refresh_index"]
+__all__ = [
+    "BlobReader",
+    "BlobSource",
+    "BlobWriter",
+    "NotInMemory",
+    "index_orphans",
+    "load_pack_directory",
+    "refresh_index",
+]

@@ -43,9 +43,7 @@ class BlobReader:
         near: answers from memory at once, or raises `NotInMemory`.
     """
 
-    def __init__(
-        self, storage: Storage, keys: RepositoryKeys, index: LocalIndex, refresh: Callable[[], bool]
-    ) -> None:
+    def __init__(self, storage: Storage, keys: RepositoryKeys, index: LocalIndex, refresh: Callable[[], bool]) -> None:
         """Read from `storage`.
 
         Args:
@@ -58,8 +56,12 @@ class BlobReader:
         self._keys = keys
         self._index = index
         self._refresh = refresh
-        self._segments: LRUCache[tuple[PackId, int], SolidBody | RunPiece] = LRUCache(SEGMENT_CACHE_BYTES, _segment_cost)
-        self._pages: LRUCache[tuple[bytes, Callable[[bytes], Page]], tuple[Page, int]] = LRUCache(PAGE_CACHE_BYTES, lambda item: item[1])
+        self._segments: LRUCache[tuple[PackId, int], SolidBody | RunPiece] = LRUCache(
+            SEGMENT_CACHE_BYTES, _segment_cost
+        )
+        self._pages: LRUCache[tuple[bytes, Callable[[bytes], Page]], tuple[Page, int]] = LRUCache(
+            PAGE_CACHE_BYTES, lambda item: item[1]
+        )
         self._ciphers: LRUCache[PackId, PackCipher] = LRUCache(_CIPHERS_MAX)
         self._locks = [threading.Lock() for _ in range(_LOCKS)]
         self.source = _Source(self, blocking=True)
@@ -123,7 +125,14 @@ class BlobReader:
         raise MissingError(f"a blob of {ref.length} bytes is missing" + (f" ({error})" if error else "")) from error
 
     def _read_at(
-        self, location: Location, ref: BlobRef, offset: int, end: int, kinds: tuple[BlobKind, BlobKind], *, blocking: bool
+        self,
+        location: Location,
+        ref: BlobRef,
+        offset: int,
+        end: int,
+        kinds: tuple[BlobKind, BlobKind],
+        *,
+        blocking: bool,
     ) -> bytes | memoryview:
         pack = self._index.pack(location)
         if ref.length > fmt.RUN_PIECE_BYTES:
@@ -141,7 +150,11 @@ class BlobReader:
         while offset < end:
             number = offset // fmt.RUN_PIECE_BYTES
             piece = self._segment(pack, first + number, FORM_RUN, blocking=blocking)
-            if not isinstance(piece, RunPiece) or (piece.id, piece.number, piece.blob_length) != (ref.id, number, ref.length):
+            if not isinstance(piece, RunPiece) or (piece.id, piece.number, piece.blob_length) != (
+                ref.id,
+                number,
+                ref.length,
+            ):
                 raise MalformedError("a segment holds another blob than the index says", name=pack_name(pack.id))
             begin = number * fmt.RUN_PIECE_BYTES
             part = piece.data[offset - begin : end - begin]

@@ -20,21 +20,21 @@ def refresh_index(storage: Storage, keys: RepositoryKeys, index: LocalIndex) -> 
         TamperedError, MalformedError: an index object was damaged or changed.
         CacheError: the local index cannot be written.
     """
-    known = index.object_ids()  # first: what another process stores and adds while this lists must not look as if it were gone
+    known = (
+        index.object_ids()
+    )  # first: what another process stores and adds while this lists must not look as if it were gone
     present = {id_ for stored in storage.list("index") if (id_ := parse_index_name(stored.name)) is not None}
-    if known - present:
+    is_any_gone = bool(known - present)
+    if is_any_gone:
         index.clear()
         known = set()
     missing = sorted(present - known)
-    if not missing:
-        return bool(known - present)
-    index.add(_read(storage, keys, missing))
-    return True
+    if missing:
+        index.add(_read(storage, keys, missing))
+    return is_any_gone or bool(missing)
 
 
-def _read(
-    storage: Storage, keys: RepositoryKeys, ids: list[ObjectId]
-) -> Iterator[tuple[ObjectId, IndexObject]]:
+def _read(storage: Storage, keys: RepositoryKeys, ids: list[ObjectId]) -> Iterator[tuple[ObjectId, IndexObject]]:
     for id_ in ids:
         name = index_name(id_)
         try:

@@ -27,4 +27,6 @@ def new_spool_file(folder: Path) -> tuple[Path, BinaryIO]:
                 return Path(name), file
             file.close()  # a cleaner was quicker than the lock
     except OSError as error:
-        raise StorageError(f"{folder} cannot be written: {error.strerror}", hint="Make room, or check who owns it.") from error
+        raise StorageError(
+            f"{folder} cannot be written: {error.strerror}", hint="Make room, or check who owns it."
+        ) from error

@@ -1,7 +1,10 @@
-"""Storing blobs that are not stored yet: batches are compressed side by side, packs filled, indexed and put in the background.
+"""Storing blobs that are not stored yet.
+
+Batches are compressed side by side, packs filled, indexed and put in the background.
 
 Guarantees:
-    * A blob counts as stored only if a pack that was in the storage's list, unmarked, holds it, or this writer stored it.
+    * A blob counts as stored only if a pack that was in the storage's list, unmarked, holds it, or this writer
+        stored it.
     * After `flush` returned every blob that was put is in a durable pack that a durable index object describes.
     * Memory is bounded: bytes waiting for compression, packs waiting for storage, and names of blobs not yet indexed.
 """
@@ -41,7 +44,7 @@ _BYTES_IN_FLIGHT_MAX = 16 * fmt.MIB
 _PACKS_WAITING_MAX = 2
 _LOOKAHEAD_UNITS = 6
 _BEST_FIT_BELOW_BYTES = 4 * fmt.MIB
-_BLOBS_PER_INDEX = 100_000
+_BLOBS_PER_INDEX = 65_536
 _PACKS_PER_INDEX = 8
 
 Unit = list[Segment]
@@ -191,7 +194,10 @@ class BlobWriter:
 
 
 class _Lane:
-    """Packs of one class being filled: the open batch (main thread), units waiting for a place, the open pack (under the lock)."""
+    """Packs of one class being filled.
+
+    The open batch (main thread), units waiting for a place, the open pack (under the lock).
+    """
 
     def __init__(
         self, keys: RepositoryKeys, pack_class: int, spool: Path, store: Callable[[int, BuiltPack, BinaryIO], None]
@@ -309,7 +315,7 @@ class _PackUploads:
         try:
             if self._failure is None and not self._is_closing:
                 self._put(pack_class, built)
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - kept, and raised in the thread that puts
             self._failure = error
         finally:
             file.close()

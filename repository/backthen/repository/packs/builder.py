@@ -15,7 +15,7 @@ from backthen.repository.crypto import PackCipher, RepositoryKeys, new_pack_ciph
 from backthen.repository.errors import StorageError
 from backthen.repository.ids import ObjectId, PackId
 from backthen.repository.model.records import IndexedPack
-from backthen.repository.packs.segment import BlobRecord, Segment
+from backthen.repository.packs.segment import Segment
 
 SEGMENT_RECORD = struct.Struct(">IIBx")
 BLOB_RECORD = struct.Struct(">B32sI")
@@ -43,7 +43,8 @@ class PackBuilder:
         self._hash = hashlib.sha256()
         self._cipher: PackCipher | None = None
         self._segments: list[tuple[int, int, int]] = []
-        self._blobs: list[BlobRecord] = []
+        self._blobs = bytearray()
+        self._prefixes = bytearray()
         self._bytes = _FIXED_BYTES + _DIRECTORY_OVERHEAD_BYTES
         self._failure: StorageError | None = None
 
@@ -54,7 +55,9 @@ class PackBuilder:
 
     @property
     def room(self) -> int:
-        """Bytes that may still be added; what a unit takes is `cost` of it."""
+        """Bytes that may still be added; what a unit takes is `cost` of it. None for a pack of very many blobs."""
+        if len(self._blobs) >= fmt.PACK_BLOBS_MAX * BLOB_RECORD.size:
+            return 0
         return fmt.PACK_BYTES_TARGET - self._bytes
 
     @staticmethod
@@ -77,7 +80,9 @@ class PackBuilder:
             sealed = _seal_verified(self._cipher, len(self._segments), segment.plaintext)
             self._write(sealed)
             self._segments.append((len(sealed), len(segment.blobs), segment.form))
-            self._blobs.extend(segment.blobs)
+            for blob in segment.blobs:
+                self._blobs += BLOB_RECORD.pack(*blob)
+                self._prefixes += blob.id[: fmt.ID_PREFIX_BYTES]
         self._bytes += self.cost(unit)
 
     def finish(self) -> BuiltPack:
@@ -101,20 +106,21 @@ class PackBuilder:
 
     def _directory(self, other_bytes: int) -> bytes:
         segments = b"".join(SEGMENT_RECORD.pack(*record) for record in self._segments)
-        blobs = b"".join(BLOB_RECORD.pack(*record) for record in self._blobs)
-        payload = msgspec.msgpack.encode((segments, blobs))
+        payload = msgspec.msgpack.encode((segments, self._blobs))
         needed = other_bytes + len(payload)
         return len(payload).to_bytes(4, "big") + payload + bytes(fmt.padded_pack_length(needed) - needed)
 
     def _indexed(self) -> IndexedPack:
         lengths = pack_numbers([length for length, _, _ in self._segments])
         counts = pack_numbers([count for _, count, _ in self._segments])
-        prefixes = b"".join(record.id[: fmt.ID_PREFIX_BYTES] for record in self._blobs)
         pack_id = PackId(ObjectId(self._hash.digest()))
-        return IndexedPack(pack_id, lengths, counts, prefixes)
+        return IndexedPack(pack_id, lengths, counts, bytes(self._prefixes))
 
     def _check_usable(self) -> None:
-        """After a failed write a segment's number may be used up, and numbers are nonces: nothing more may be sealed."""
+        """After a failed write a segment's number may be used up, and numbers are nonces.
+
+        Nothing more may be sealed.
+        """
         if self._failure is not None:
             raise self._failure
 
@@ -148,4 +154,6 @@ def _seal_verified(cipher: PackCipher, number: int, plaintext: bytes, *, last: b
 
 
 def _spool_error(error: OSError) -> StorageError:
-    return StorageError(f"a temporary file of a pack cannot be written: {error.strerror}", hint="Make room and try again.")
+    return StorageError(
+        f"a temporary file of a pack cannot be written: {error.strerror}", hint="Make room and try again."
+    )

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import msgspec
-from typing_extensions import Buffer
 
 from backthen.repository import format as fmt
 from backthen.repository.crypto import BlobKind, PackCipher
@@ -44,7 +43,7 @@ class PackDirectory(NamedTuple):
         return IndexedPack(pack_id, pack_numbers(self.lengths), pack_numbers(self.counts), prefixes)
 
 
-def open_segment(cipher: PackCipher, number: int, sealed: Buffer, form: int) -> SolidBody | RunPiece:
+def open_segment(cipher: PackCipher, number: int, sealed: bytes, form: int) -> SolidBody | RunPiece:
     """Authenticate, decompress and check one segment.
 
     Raises:

@@ -8,6 +8,7 @@ from backthen.repository.source.attributes import (
     entry_type,
     make_entry,
     path_in,
+    path_of,
     read_target,
     read_xattrs,
 )
@@ -52,6 +53,7 @@ __all__ = [
     "make_entry",
     "open_file",
     "path_in",
+    "path_of",
     "read_target",
     "read_whole",
     "read_xattrs",

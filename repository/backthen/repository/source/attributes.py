@@ -155,6 +155,11 @@ def path_in(directory: int, name: bytes) -> bytes:
     return b"/proc/self/fd/%d/%b" % (directory, name)
 
 
+def path_of(descriptor: int) -> bytes:
+    """A path to what is open, for calls that take no descriptor opened with `O_PATH`; such calls must follow it."""
+    return b"/proc/self/fd/%d" % descriptor
+
+
 def read_xattrs(file: int | bytes) -> XattrRead:
     """All extended attributes that can be read, POSIX ACLs among them.
 

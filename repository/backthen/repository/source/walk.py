@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import NamedTuple
 
 from backthen.repository.source.attributes import path_in
@@ -165,7 +165,7 @@ def walk(
     rules: ExclusionRules | None = None,
     one_file_system: bool = False,
     descriptors_max: int = DESCRIPTORS_MAX,
-) -> Iterator[Event]:
+) -> Generator[Event]:
     """Everything that a snapshot of `paths` holds, from `/` down.
 
     Args:
@@ -197,7 +197,7 @@ class _Walk:
         self._stack: list[Directory] = []
         self._first_open = 1
 
-    def events(self, branch: Branch) -> Iterator[Event]:
+    def events(self, branch: Branch) -> Generator[Event]:
         try:
             yield self._enter_top(branch)
             while self._stack:

@@ -2,7 +2,8 @@
 
 A new object is written to a temporary file in `tmp/`, flushed to the disk, and only then linked to its name, which
 fails when the name is taken; at last the folder is flushed. Every temporary file is locked (flock) by the process that
-fills it, so that anybody can tell what a killed one left behind; who fills a file of `tmp/` for `put_file` locks it too,
+fills it, so that anybody can tell what a killed one left behind; who fills a file of `tmp/` for `put_file` locks it
+too,
 until that returned. What others may have put into the folder is never trusted: links are not followed, and only regular
 files are opened.
 

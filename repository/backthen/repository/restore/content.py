@@ -1,0 +1,104 @@
+"""Writing the content of files, holes included, and comparing it with what is on the disk."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+from backthen.repository.content import extents_from
+from backthen.repository.errors import MalformedError
+from backthen.repository.model.entry import BlobRef, Entry, Extent
+from backthen.repository.objects.source import BlobSource
+
+_ZEROS = bytes(1 << 20)
+
+
+def write_content(source: BlobSource, entry: Entry, descriptor: int) -> int:
+    """Write a file into an open empty one; returns how many bytes were not in holes.
+
+    Raises:
+        OSError: it cannot be written.
+        RepositoryError: the content cannot be read from the repository.
+    """
+    written = 0
+    ends_in_hole = False
+    for start, extent in _checked_extents(source, entry):
+        ends_in_hole = extent.is_hole
+        if not ends_in_hole:
+            _write_all(descriptor, _read_chunk(source, extent), start)
+            written += extent.length
+    if ends_in_hole:
+        os.ftruncate(descriptor, entry.size)
+    return written
+
+
+def has_content(source: BlobSource, entry: Entry, descriptor: int) -> bool:
+    """Whether an open file holds exactly the content of an entry.
+
+    Raises:
+        OSError: the file cannot be read.
+        RepositoryError: the content cannot be read from the repository.
+    """
+    if os.fstat(descriptor).st_size != entry.size:
+        return False
+    for start, extent in _checked_extents(source, entry):
+        if extent.is_hole:
+            if not _is_zero(descriptor, start, extent.length):
+                return False
+        elif _read_all(descriptor, start, extent.length) != _read_chunk(source, extent):
+            return False
+    return True
+
+
+def _checked_extents(source: BlobSource, entry: Entry) -> Iterator[tuple[int, Extent]]:
+    """The extents of a file, which follow one another and fill it."""
+    end = 0
+    for start, extent in extents_from(source, entry, 0):
+        if start != end or extent.length <= 0:
+            raise MalformedError("the extents of a file do not follow one another")
+        end += extent.length
+        if end > entry.size:
+            break
+        yield start, extent
+    if end != entry.size:
+        raise MalformedError("the extents of a file do not fill it")
+
+
+def _read_chunk(source: BlobSource, extent: Extent) -> bytes | memoryview:
+    chunk = source.read(BlobRef(extent.id, extent.length))
+    if len(chunk) != extent.length:
+        raise MalformedError("a chunk has another length than its extent")
+    return chunk
+
+
+def _write_all(descriptor: int, data: bytes | memoryview, offset: int) -> None:
+    written = os.pwrite(descriptor, data, offset)
+    while written < len(data):
+        written += os.pwrite(descriptor, memoryview(data)[written:], offset + written)
+
+
+def _read_all(descriptor: int, offset: int, length: int) -> bytes:
+    data = os.pread(descriptor, length, offset)
+    while len(data) < length:
+        more = os.pread(descriptor, length - len(data), offset + len(data))
+        if not more:
+            return data
+        data += more
+    return data
+
+
+def _is_zero(descriptor: int, offset: int, length: int) -> bool:
+    """Whether a stretch reads as zeros; what the file system knows to be a hole is not read."""
+    end = offset + length
+    while offset < end:
+        try:
+            offset = os.lseek(descriptor, offset, os.SEEK_DATA)
+        except OSError:
+            return True
+        if offset >= end:
+            return True
+        count = min(len(_ZEROS), end - offset)
+        if _read_all(descriptor, offset, count) != _ZEROS[:count]:
+            return False
+        offset += count
+    return True

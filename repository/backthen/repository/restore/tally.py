@@ -1,0 +1,55 @@
+"""Counts and notes of a restore while it runs."""
+
+from __future__ import annotations
+
+import enum
+from collections import Counter
+from dataclasses import dataclass, field
+
+from backthen.repository.progress import Progress
+from backthen.repository.restore.request import RestoreReport
+
+
+class Note(enum.Enum):
+    """What cannot be restored here at all. Said once with a count, not for each name."""
+
+    OWNER = "the owner was not restored: that needs root"
+    SET_ID = "set-user-id or set-group-id was left off: the owner was not restored"
+    DEVICE = "a device node was left out: that needs root"
+    XATTR_UNSUPPORTED = "extended attributes were left off: the target's file system does not take them"
+    XATTR_PRIVILEGED = "extended attributes were left off: they need root"
+    LINK_UNSUPPORTED = "a further name of a file became a copy: the target's file system has no (more) hard links"
+
+
+@dataclass(slots=True)
+class Tally:
+    """What was done so far."""
+
+    progress: Progress
+    files: int = 0
+    directories: int = 0
+    others: int = 0
+    kept: int = 0
+    verified: int = 0
+    bytes_written: int = 0
+    problems: int = 0
+    notes: Counter[Note] = field(default_factory=Counter)
+
+    def problem(self, path: bytes, message: str) -> None:
+        """Name a path that is not restored as it should be."""
+        self.problems += 1
+        self.progress.problem(path, message)
+
+    def report(self) -> RestoreReport:
+        """The final report."""
+        counted = sorted((note.value, count) for note, count in self.notes.items())
+        return RestoreReport(
+            files=self.files,
+            directories=self.directories,
+            others=self.others,
+            kept=self.kept,
+            verified=self.verified,
+            bytes_written=self.bytes_written,
+            problems=self.problems,
+            notes=tuple(f"{count:,} times: {text}" for text, count in counted),
+        )

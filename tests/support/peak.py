@@ -1,0 +1,60 @@
+"""Runs a command and prints its wall time, processor time and peak anonymous memory (mapped files do not count).
+
+    python -m tests.support.peak COMMAND [ARGUMENT ...]
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+_INTERVAL_S = 0.02
+
+
+class Usage(NamedTuple):
+    """What a command took: seconds, seconds of processor time, bytes at the peak, and how it ended."""
+
+    wall_s: float
+    cpu_s: float
+    anonymous_bytes: int
+    exit_code: int
+
+
+def measure(command: list[str]) -> Usage:
+    """Run a command to its end."""
+    begun = time.perf_counter()
+    process = subprocess.Popen(command)
+    peak = 0
+    while True:
+        pid, status, usage = os.wait4(process.pid, os.WNOHANG)
+        if pid:
+            process.returncode = os.waitstatus_to_exitcode(status)
+            cpu = usage.ru_utime + usage.ru_stime
+            return Usage(time.perf_counter() - begun, cpu, peak, process.returncode)
+        peak = max(peak, anonymous_bytes(process.pid))
+        time.sleep(_INTERVAL_S)
+
+
+def anonymous_bytes(pid: int) -> int:
+    """Anonymous memory of a process now, in bytes; 0 when it is gone."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon")), 0)
+
+
+def main() -> int:
+    """Measure the command of the command line."""
+    usage = measure(sys.argv[1:])
+    peak_mib = usage.anonymous_bytes / (1 << 20)
+    print(f"wall {usage.wall_s:.2f} s, processor {usage.cpu_s:.2f} s, anonymous {peak_mib:.0f} MiB", file=sys.stderr)
+    return usage.exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main())
