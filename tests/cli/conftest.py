@@ -51,6 +51,7 @@ class User:
 
     home: Path
     variables: dict[str, str] = field(default_factory=dict)
+    prefix: tuple[str, ...] = ()  # stands before the program, to run it as somebody else
 
     @property
     def environment(self) -> dict[str, str]:
@@ -66,7 +67,7 @@ class User:
         cwd: Path | None = None,
     ) -> Done:
         """Run the program without a terminal; `code` is the exit code that it must have (None: any)."""
-        command: Sequence[str | bytes] = [*program(), *arguments]
+        command: Sequence[str | bytes] = [*self.prefix, *program(), *arguments]
         environment = {**self.environment, **(variables or {})}
         process = subprocess.run(
             command,
@@ -100,13 +101,29 @@ def newcomer(tmp_path: Path) -> User:
 @pytest.fixture
 def user(newcomer: User) -> User:
     """Somebody with a repository and a password file, both named in the environment."""
+    settle(newcomer)
+    newcomer.run("init")
+    return newcomer
+
+
+def settle(newcomer: User) -> None:
+    """Name a repository and a password file in the environment of somebody."""
     password_file = newcomer.home / "password"
     password_file.write_text(PASSWORD + "\n")
     password_file.chmod(0o600)
     newcomer.variables["BACKTHEN_PASSWORD_FILE"] = str(password_file)
     newcomer.variables["BACKTHEN_REPOSITORY"] = str(newcomer.home / "repository")
-    newcomer.run("init")
-    return newcomer
+
+
+@pytest.fixture
+def past(user: User) -> Iterator[Path]:
+    """An empty folder to mount at, free again after the test."""
+    if not os.access("/dev/fuse", os.R_OK | os.W_OK):
+        pytest.skip("this user cannot open /dev/fuse")
+    folder = user.home / "Past"
+    folder.mkdir()
+    yield folder
+    subprocess.run(["fusermount3", "-u", "-z", "-q", str(folder)], check=False, stderr=subprocess.DEVNULL)
 
 
 @pytest.fixture

@@ -57,7 +57,19 @@ def _check_bounds(chunks: Sequence[bytes]) -> None:
 
 
 MIB = fmt.MIB
-EDGES = [0, 1, 255 * 1024, 256 * 1024, 256 * 1024 + 1, 2 * MIB - 1, 2 * MIB, 2 * MIB + 1, 8 * MIB - 1, 8 * MIB, 8 * MIB + 1]
+EDGES = [
+    0,
+    1,
+    255 * 1024,
+    256 * 1024,
+    256 * 1024 + 1,
+    2 * MIB - 1,
+    2 * MIB,
+    2 * MIB + 1,
+    8 * MIB - 1,
+    8 * MIB,
+    8 * MIB + 1,
+]
 
 
 @SAMPLES
@@ -129,7 +141,7 @@ def test_a_change_in_the_middle_changes_the_chunks_around_it_only() -> None:
 
 
 def test_chunks_have_the_size_that_the_format_aims_at() -> None:
-    """A candidate each 16 × about 38 KiB, after the first 256 KiB, 2 MiB at most."""
+    """A candidate each 16 times about 38 KiB, after the first 256 KiB, 2 MiB at most."""
     chunks = _chunks(_random_bytes(24 * MIB))
     assert 500 * fmt.KIB < 24 * MIB / len(chunks) < 1100 * fmt.KIB
 
@@ -198,7 +210,9 @@ def test_the_rule_keeps_its_bounds_whatever_is_wished(rng: random.Random, end: i
     cuts: list[int] = []
     position = 0
     while (position := position + rng.randint(16, 900_000)) < end:
-        cuts.extend(rule.wish(position + rng.randrange(fmt.CUT_SPREAD_BYTES)) if rng.random() < 0.5 else rule.reach(position))
+        cuts.extend(
+            rule.wish(position + rng.randrange(fmt.CUT_SPREAD_BYTES)) if rng.random() < 0.5 else rule.reach(position)
+        )
     lengths = [right - left for left, right in zip([0, *cuts], cuts, strict=False)]
     assert all(fmt.CHUNK_BYTES_MIN <= length <= fmt.CHUNK_BYTES_MAX for length in lengths)
 

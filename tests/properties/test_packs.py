@@ -343,12 +343,16 @@ def _frame_stating(length: int) -> bytes:
 
 ZEROS = bytes(1 << 20)
 BOMBS = {
-    "more than a segment may hold": _body(1, fmt.SEGMENT_BODY_BYTES_MAX + 1, compress(bytes(fmt.SEGMENT_BODY_BYTES_MAX + 1), 1)),
+    "more than a segment may hold": _body(
+        1, fmt.SEGMENT_BODY_BYTES_MAX + 1, compress(bytes(fmt.SEGMENT_BODY_BYTES_MAX + 1), 1)
+    ),
     "more than it states": _body(1, 100, compress(ZEROS, 1)),
     "less than it states": _body(1, len(ZEROS), compress(bytes(100), 1)),
     "a frame that promises a terabyte": _body(1, 100, _frame_stating(1 << 40)),
     "a frame that promises what it has not": _body(1, 1 << 20, _frame_stating(1 << 20)),
-    "a frame without its size": _body(1, len(ZEROS), zstandard.ZstdCompressor(write_content_size=False).compress(ZEROS)),
+    "a frame without its size": _body(
+        1, len(ZEROS), zstandard.ZstdCompressor(write_content_size=False).compress(ZEROS)
+    ),
     "two frames": _body(1, 3, compress(b"abc", 1) + compress(b"abc", 1)),
     "bytes after the frame": _body(1, 3, compress(b"abc", 1) + b"x"),
     "a cut frame": _body(1, len(ZEROS), compress(ZEROS, 1)[:-3]),
@@ -428,7 +432,9 @@ def test_frames_come_back(data: bytes, level: int) -> None:
 def test_no_key_and_nonce_seal_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     record = CipherRecord()
     record.watch(monkeypatch)
-    units = _units([_random_bytes(1 << 20), *(b"%d" % number * 100 for number in range(30))], BlobKind.CHUNK, Compression())
+    units = _units(
+        [_random_bytes(1 << 20), *(b"%d" % number * 100 for number in range(30))], BlobKind.CHUNK, Compression()
+    )
     assert len({_build(units).data for _ in range(5)}) == 5, "equal blobs, different packs"
     for kind in ObjectKind:
         seal_object(KEYS, kind, b"the same payload")
@@ -483,7 +489,10 @@ def test_packs_are_filled_to_the_last_percent(tmp_path: Path) -> None:
     used = 0
     while len(lengths) < 8:
         pieces = rng.choice([1, 1, 1, 2, 4, 8])
-        unit = [Segment(FORM_SOLID, pool[: rng.randint(100_000, 300_000 if pieces > 1 else 1 << 20)], ()) for _ in range(pieces)]
+        unit = [
+            Segment(FORM_SOLID, pool[: rng.randint(100_000, 300_000 if pieces > 1 else 1 << 20)], ())
+            for _ in range(pieces)
+        ]
         used += PackBuilder.cost(unit)
         lane.place(unit)
     waiting = sum(cost for cost, _ in lane._ready) + fmt.PACK_BYTES_TARGET - lane._builder().room

@@ -113,7 +113,9 @@ def test_what_goes_into_pages_comes_out_and_adds_up(entries: list[Entry]) -> Non
 
 @SAMPLES
 @given(_directories(), st.data())
-def test_a_copied_writer_finishes_alone_and_leaves_the_first_unchanged(entries: list[Entry], data: st.DataObject) -> None:
+def test_a_copied_writer_finishes_alone_and_leaves_the_first_unchanged(
+    entries: list[Entry], data: st.DataObject
+) -> None:
     at = data.draw(st.integers(0, len(entries)))
     blobs = PageBlobs(KEYS)
     writer = PageWriter(blobs.put, KEYS.page_border)
@@ -213,7 +215,9 @@ def test_one_change_in_a_folder_of_300_000_costs_little() -> None:
     summary = _write(entries, blobs)
     rng = random.Random(3)
     assert summary.page is not None
-    costs = [sum(_stored_length(data) for data in _path(blobs, summary.page, rng.randrange(300_000))) for _ in range(100)]
+    costs = [
+        sum(_stored_length(data) for data in _path(blobs, summary.page, rng.randrange(300_000))) for _ in range(100)
+    ]
     assert sum(costs) / len(costs) < 16 * fmt.KIB
     before = set(blobs.pages)
     changed = rng.randrange(300_000)
@@ -290,7 +294,21 @@ def _make_tree(folder: _Folder, blobs: PageBlobs, groups: dict[bytes, int]) -> S
         links.add(Entry(key, EntryType.FILE, size=5, link_group=key, names=names), key, count=1, size=5)
     summary = links.finish()
     root = Root(
-        bytes(32), 1, 2, "host", "user", (b"/",), (), top, summary.page, summary.count, (), False, "test", (), Statistics()
+        bytes(32),
+        1,
+        2,
+        "host",
+        "user",
+        (b"/",),
+        (),
+        top,
+        summary.page,
+        summary.count,
+        (),
+        False,
+        "test",
+        (),
+        Statistics(),
     )
     return SnapshotTree(SnapshotId(ObjectId(bytes(32))), root)
 
@@ -318,7 +336,9 @@ def _folders() -> st.SearchStrategy[_Folder]:
     def grown(inner: st.SearchStrategy[_Folder]) -> st.SearchStrategy[_Folder]:
         return st.builds(
             _filled,
-            st.dictionaries(NAMES, st.one_of(st.none(), inner, st.sampled_from([b"%016d" % n for n in range(4)])), max_size=6),
+            st.dictionaries(
+                NAMES, st.one_of(st.none(), inner, st.sampled_from([b"%016d" % n for n in range(4)])), max_size=6
+            ),
             st.sampled_from([0, 0, 0, 300, 2000]),
         )
 
@@ -388,7 +408,13 @@ def test_a_listing_resumes_between_entries_with_much_below_them() -> None:
     blobs = PageBlobs(KEYS)
     inner = _Folder({b"%04d" % number: None for number in range(500)})
     tree = _make_tree(_Folder({b"a": inner, b"b": inner, b"c": None}), blobs, {})
-    for after, names in ((0, [b"a", b"b", b"c"]), (1, [b"b", b"c"]), (300, [b"b", b"c"]), (501, [b"b", b"c"]), (502, [b"c"])):
+    for after, names in (
+        (0, [b"a", b"b", b"c"]),
+        (1, [b"b", b"c"]),
+        (300, [b"b", b"c"]),
+        (501, [b"b", b"c"]),
+        (502, [b"c"]),
+    ):
         assert names == [node.name for node in tree.children(blobs, tree.top, after=after)]
 
 
@@ -474,7 +500,9 @@ def test_reading_a_file_anywhere_gives_its_bytes(file: tuple[Entry, bytes, PageB
 
 @SAMPLES
 @given(_files(), st.data())
-def test_the_extents_from_an_offset_are_a_tail_of_all(file: tuple[Entry, bytes, PageBlobs], data: st.DataObject) -> None:
+def test_the_extents_from_an_offset_are_a_tail_of_all(
+    file: tuple[Entry, bytes, PageBlobs], data: st.DataObject
+) -> None:
     entry, content, blobs = file
     every = list(extents_from(blobs, entry, 0))
     assert [0, *accumulate(extent.length for _, extent in every)] == [*(start for start, _ in every), len(content)]
@@ -614,7 +642,11 @@ def test_a_changed_page_is_malformed_or_a_page(data: st.DataObject, decode: Call
 
 
 @settings(max_examples=100, deadline=None)
-@given(st.recursive(st.integers(-5, 300) | st.binary(max_size=40) | st.text(max_size=5) | st.none(), st.lists, max_leaves=40))
+@given(
+    st.recursive(
+        st.integers(-5, 300) | st.binary(max_size=40) | st.text(max_size=5) | st.none(), st.lists, max_leaves=40
+    )
+)
 def test_any_value_is_malformed_or_a_page(value: object) -> None:
     for decode in DECODERS:
         for level in (0, 1):
@@ -639,7 +671,9 @@ def _real_pages() -> list[bytes]:
     return sorted(blobs.pages.values())
 
 
-@pytest.mark.parametrize("data", [b"", b"\x91\x91\xc4\x00", b"\xdd\xff\xff\xff\xff", DEEP, b"\x91\x92\xa1\xff\xa1\xff", b"\x90\x00"])
+@pytest.mark.parametrize(
+    "data", [b"", b"\x91\x91\xc4\x00", b"\xdd\xff\xff\xff\xff", DEEP, b"\x91\x92\xa1\xff\xa1\xff", b"\x90\x00"]
+)
 def test_hostile_extended_attributes_are_malformed(data: bytes) -> None:
     with pytest.raises(MalformedError):
         decode_xattrs(data)

@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from backthen.repository.source.patterns import PatternList, split_lines
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
+from backthen.repository.source.patterns import PatternList, split_lines
 
 _NAMES = (b"a", b"b", b"ab", b"b.o", b"a b", b"[", b"-", b"\\", b"A1", b"a\nb", b"\xff", b"!x", b"#", b"a ")
 _FOLDERS = (b"a", b"b", b"ab", b"x.d", b"a\nb")
 _PIECES = st.sampled_from(
-    ["a", "b", "ab", ".o", "x", "*", "**", "?", "/", "/", "!", "#", "\\", " ", "[", "]", "[a-c]", "[!a]", "[^b]", "[]]"]
+    ["a", "b", "ab", ".o", "x", "*", "**", "?", "/", "/", "!", "#", "\\", " ", "[", "]", "[a-c]", "[!a]", "[^b]", "[]]"]  # noqa: RUF005
     + ["[[:alpha:]]", "[[:digit:]b]", "[[:nope:]]", "[b-a]", "[a-]", "[\\]]", "-", "**/", "/**", "/**/", "*.o"]
 )
-_PATTERN = st.lists(_PIECES, min_size=1, max_size=6).map("".join)
+# What git makes of `a**/b` depended on the addresses of its strings before 2.41; by its manual it is `a*/b`.
+_PATTERN = st.lists(_PIECES, min_size=1, max_size=6).map("".join).filter(lambda text: not re.search(r"[^/]\*\*", text))
 _PATTERN_LISTS = st.lists(st.one_of(_PATTERN, _PATTERN.map(lambda text: "!" + text)), min_size=1, max_size=5)
 
 
@@ -30,7 +33,11 @@ class _Tree:
     def __init__(self, top: Path) -> None:
         self.top = os.fsencode(top)
         subprocess.run(["git", "init", "-q", str(top)], check=True)
-        prefixes = [b"", *(a + b"/" for a in _FOLDERS), *(a + b"/" + b + b"/" for a, b in itertools.product(_FOLDERS, repeat=2))]
+        prefixes = [
+            b"",
+            *(a + b"/" for a in _FOLDERS),
+            *(a + b"/" + b + b"/" for a, b in itertools.product(_FOLDERS, repeat=2)),
+        ]
         self._files: dict[bytes, set[bytes]] = {}
         for prefix in prefixes:
             folder = os.path.join(self.top, prefix)
@@ -97,7 +104,9 @@ def test_the_same_files_are_kept_as_by_git(tree: _Tree, patterns: list[str]) -> 
     ],
 )
 def test_known_idioms_keep_what_git_keeps(tree: _Tree, patterns: list[str]) -> None:
-    assert tree.kept_by_git(patterns) == tree.kept_by_us(split_lines("\n".join(patterns).encode("utf-8", "surrogateescape")))
+    assert tree.kept_by_git(patterns) == tree.kept_by_us(
+        split_lines("\n".join(patterns).encode("utf-8", "surrogateescape"))
+    )
 
 
 @given(st.lists(st.text(max_size=12), max_size=4), st.binary(min_size=1, max_size=8), st.booleans())

@@ -6,9 +6,10 @@ from collections import Counter
 
 import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from typing_extensions import Buffer
 
 from backthen.repository.crypto import packs, sealed, slots, spill
+
+_Data = bytes | bytearray | memoryview
 
 
 class CipherRecord:
@@ -26,11 +27,11 @@ class CipherRecord:
                 self._key = bytes(key)
                 self._cipher = AESGCM(key)
 
-            def encrypt(self, nonce: bytes, data: Buffer, associated: bytes | None) -> bytes:
+            def encrypt(self, nonce: bytes, data: _Data, associated: bytes | None) -> bytes:
                 record.uses[self._key, bytes(nonce)] += 1
                 return self._cipher.encrypt(nonce, data, associated)
 
-            def decrypt(self, nonce: bytes, data: Buffer, associated: bytes | None) -> bytes:
+            def decrypt(self, nonce: bytes, data: _Data, associated: bytes | None) -> bytes:
                 return self._cipher.decrypt(nonce, data, associated)
 
         for module in (packs, sealed, slots, spill):

@@ -8,10 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
+
 from backthen.repository import format as fmt
+from backthen.repository.content import SnapshotTree
 from backthen.repository.errors import MissingError, TamperedError
 from backthen.repository.ids import BlobId, ObjectId, SnapshotId
-from backthen.repository.content import SnapshotTree
 from backthen.repository.model.entry import (
     HOLE,
     BlobRef,
@@ -36,6 +37,7 @@ from backthen.repository.source import (
     open_file,
     read_target,
     read_xattrs,
+    reason_of,
     saved_paths,
     stretches,
     walk,
@@ -177,8 +179,8 @@ class MemorySaver:
         try:
             descriptor, status = open_file(item.directory.descriptor, item.name, item.status)
         except OSError as error:
-            self.problems.append((item.path, error.strerror))
-            return make_entry(item.name, item.status, self._owners, error=error.strerror)
+            self.problems.append((item.path, reason_of(error)))
+            return make_entry(item.name, item.status, self._owners, error=reason_of(error))
         extents = []
         for stretch in stretches(descriptor, status):
             if stretch.is_hole:

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
@@ -38,7 +39,7 @@ def _draw_many(folder: Path) -> list[Authorship]:
 
 
 def test_no_two_processes_draw_the_same_counter(folder: Path) -> None:
-    with ProcessPoolExecutor(4) as pool:
+    with ProcessPoolExecutor(4, get_context("spawn")) as pool:
         drawn = [author for authors in pool.map(_draw_many, [folder] * 4) for author in authors]
     assert len({author.client for author in drawn}) == 1
     assert sorted(author.counter for author in drawn) == list(range(1, 101))

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 import msgspec
 import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -67,7 +68,9 @@ VERSION_AT, KIND_AT, SCHEME_AT = 4, 5, 6
 
 
 @pytest.mark.parametrize("kind", list(ObjectKind))
-@pytest.mark.parametrize("payload", [b"", b"x", b"text " * 5000, os.urandom(3000)], ids=["empty", "one", "text", "random"])
+@pytest.mark.parametrize(
+    "payload", [b"", b"x", b"text " * 5000, os.urandom(3000)], ids=["empty", "one", "text", "random"]
+)
 def test_a_sealed_object_opens(kind: ObjectKind, payload: bytes) -> None:
     data = seal_object(KEYS, kind, payload, b"bound to")
     assert payload == open_object(KEYS, kind, data, name="name", associated=b"bound to")
@@ -306,11 +309,10 @@ def test_a_slot_opens_with_its_password_and_no_other(kind: SlotKind) -> None:
 
 def test_a_wrong_password_costs_one_derivation_however_many_slots_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
     derivations: list[bytes] = []
-    real = slots.Argon2id
 
-    def counted(*, salt: bytes, length: int, iterations: int, lanes: int, memory_cost: int) -> slots.Argon2id:
+    def counted(*, salt: bytes, length: int, iterations: int, lanes: int, memory_cost: int) -> Argon2id:
         derivations.append(salt)
-        return real(salt=salt, length=length, iterations=iterations, lanes=lanes, memory_cost=memory_cost)
+        return Argon2id(salt=salt, length=length, iterations=iterations, lanes=lanes, memory_cost=memory_cost)
 
     monkeypatch.setattr(slots, "Argon2id", counted)
     many = [_slot(hashlib.sha256(b"%d" % number).digest()) for number in range(20)]
@@ -445,7 +447,9 @@ def test_a_mistyped_recovery_key_is_told() -> None:
     assert slipped <= 1
 
 
-@pytest.mark.parametrize("text", ["", "password", "a-b-c-d-e-f-g-h", "12345 " * 7, "99999-" * 7 + "99999", "ÄÖÜßé-" * 7 + "ÄÖÜßé"])
+@pytest.mark.parametrize(
+    "text", ["", "password", "a-b-c-d-e-f-g-h", "12345 " * 7, "99999-" * 7 + "99999", "ÄÖÜßé-" * 7 + "ÄÖÜßé"]
+)
 def test_what_does_not_look_like_a_recovery_key_is_none(text: str) -> None:
     assert normalize_recovery_key(text) is None
 

@@ -70,12 +70,19 @@ def _pattern(sentence: str) -> re.Pattern[str]:
 
 
 NUMBERS: dict[str, tuple[int, ...]] = {
-    "The floor is # bytes for every object but packs, and # bytes for packs": (fmt.OBJECT_BYTES_MIN, fmt.PACK_BYTES_MIN),
+    "The floor is # bytes for every object but packs, and # bytes for packs": (
+        fmt.OBJECT_BYTES_MIN,
+        fmt.PACK_BYTES_MIN,
+    ),
     "# ≤ memory ≤ #,": (fmt.KDF_MEMORY_KIB_MIN * fmt.KIB, fmt.KDF_MEMORY_KIB_MAX * fmt.KIB),
     "# ≤ passes ≤ #,": (fmt.KDF_PASSES_MIN, fmt.KDF_PASSES_MAX),
     "# ≤ lanes ≤ #,": (fmt.KDF_LANES_MIN, fmt.KDF_LANES_MAX),
     "salt of # bytes.": (fmt.SALT_BYTES,),
-    "New repositories use #, # passes, # lanes": (fmt.KDF_MEMORY_KIB_MIN * fmt.KIB, fmt.KDF_PASSES_MIN, fmt.KDF_LANES_MAX),
+    "New repositories use #, # passes, # lanes": (
+        fmt.KDF_MEMORY_KIB_MIN * fmt.KIB,
+        fmt.KDF_PASSES_MIN,
+        fmt.KDF_LANES_MAX,
+    ),
     "outputs are # bytes": (fmt.KEY_BYTES,),
     "`[#, #, #, #, #, #]`": (
         fmt.CHUNK_BYTES_MIN,
@@ -199,7 +206,10 @@ def test_the_elements_of_a_root_are_those_of_the_page_in_order() -> None:
         (IndexedPack, _find(r"a pack is `\[(pack id, .*?)\]`").replace("pack id", "id").replace("ids", "prefixes")),
         (Configuration, _find(r"Its payload: `\[(created, .*?)\]`")),
         (SlotNote, _find(r"followed by bytes 0 to 136: `\[(created, .*?)\]`")),
-        (Child, _find(r"`\[(first key, page id, .*?)\]`").replace("first key, page id, page length", "first, id, length")),
+        (
+            Child,
+            _find(r"`\[(first key, page id, .*?)\]`").replace("first key, page id, page length", "first, id, length"),
+        ),
     ],
     ids=lambda value: value.__name__ if isinstance(value, type) else "",
 )
@@ -219,7 +229,9 @@ def test_the_names_of_objects_are_those_of_the_page() -> None:
         "config",
     }
     said = {
-        name.replace("<first two digits>", sha.hex()[:2]).replace("<sha256>", sha.hex()).replace("<root id>", root.hex())
+        name.replace("<first two digits>", sha.hex()[:2])
+        .replace("<sha256>", sha.hex())
+        .replace("<root id>", root.hex())
         for name in re.findall(r"^    ((?:config|\w+/).*?)  ", _section("2"), re.MULTILINE)
     }
     assert said == built
@@ -335,7 +347,12 @@ def test_the_other_keys_are_derived_as_the_page_says() -> None:
         assert f"`backthen v1 {re.sub('^blob id .*', 'blob id KIND', name)}`" in PAGE
         return blake3(own[label], derive_key_context=f"backthen v1 {name}").digest()
 
-    for kind, name in ((BlobKind.CHUNK, "chunk"), (BlobKind.PAGE, "page"), (BlobKind.LIST, "list"), (BlobKind.XATTR, "xattr")):
+    for kind, name in (
+        (BlobKind.CHUNK, "chunk"),
+        (BlobKind.PAGE, "page"),
+        (BlobKind.LIST, "list"),
+        (BlobKind.XATTR, "xattr"),
+    ):
         assert blake3(b"data", key=derived("blob", f"blob id {name}")).digest() == keys.blob_id(kind, b"data")
     assert int.from_bytes(derived("chunker", "chunker seed")[:8], "big") % 2**63 == keys.chunker_seed
     assert derived("chunker", "chunker prf") == keys.chunker_prf

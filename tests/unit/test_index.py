@@ -118,7 +118,9 @@ def test_a_merge_loses_nothing(index: LocalIndex, folder: Path) -> None:
     assert {pack_id(number) for number in range(40)} == {record.id for record in index.packs()}
     for number in range(40 * 20):
         packs = {index.pack_id(place) for place in index.copies(_prefix(number))}
-        expected = {pack_id(number // 20)} | ({pack_id(number // 20 - 1)} if 20 <= number and number % 20 < 10 else set())
+        expected = {pack_id(number // 20)} | (
+            {pack_id(number // 20 - 1)} if 20 <= number and number % 20 < 10 else set()
+        )
         assert expected == packs
     assert all(index.has_pack(pack_id(number)) for number in range(40))
 
@@ -144,7 +146,9 @@ def test_a_location_stays_good_through_a_merge(index: LocalIndex) -> None:
 
 @settings(max_examples=15, deadline=None)
 @given(steps=st.lists(st.tuples(st.integers(0, 12), st.integers(0, 500), st.integers(0, 200)), max_size=12))
-def test_the_index_is_a_dictionary_of_what_it_was_told(steps: list[tuple[int, int, int]], tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_the_index_is_a_dictionary_of_what_it_was_told(
+    steps: list[tuple[int, int, int]], tmp_path_factory: pytest.TempPathFactory
+) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(table, "_DELTA_ENTRIES_MIN", 150)
         index = LocalIndex(tmp_path_factory.mktemp("index"), KEYS)
@@ -233,7 +237,9 @@ def test_a_record_of_a_pack_that_contradicts_itself_is_malformed(what: str) -> N
         decode_index(KEYS, encode_index(KEYS, 1, [GOOD, BROKEN_PACKS[what]]), name="index/name")
 
 
-@pytest.mark.parametrize("payload", [b"", b"\x92\x03\x90", b"\x92\x01\xdd\xff\xff\xff\xff", b"\x91" * 100_000, b"\x92\x01\x91\x91\xa1\xff"])
+@pytest.mark.parametrize(
+    "payload", [b"", b"\x92\x03\x90", b"\x92\x01\xdd\xff\xff\xff\xff", b"\x91" * 100_000, b"\x92\x01\x91\x91\xa1\xff"]
+)
 def test_an_index_object_that_does_not_follow_the_format_is_malformed(payload: bytes) -> None:
     data = seal_object(KEYS, ObjectKind.INDEX, payload)
     with pytest.raises(MalformedError, match="index/name"):

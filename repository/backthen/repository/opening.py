@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,13 +21,21 @@ from backthen.repository.crypto import (
     new_bundle,
     open_configuration,
 )
-from backthen.repository.errors import InvalidRequest, ObjectExists, ObjectMissing, RepositoryExists, RepositoryNotFound
+from backthen.repository.errors import (
+    DamageError,
+    InvalidRequest,
+    ObjectExists,
+    ObjectMissing,
+    RepositoryExists,
+    RepositoryNotFound,
+)
 from backthen.repository.ids import RepositoryId
 from backthen.repository.index import LocalIndex
 from backthen.repository.model.records import ChunkerParameters, Configuration, SlotNote
 from backthen.repository.objects import BlobReader, refresh_index
 from backthen.repository.storage import CONFIG_NAME, Storage
 
+_log = logging.getLogger(__name__)
 _CHUNKER = ChunkerParameters(
     fmt.CHUNK_BYTES_MIN,
     fmt.CHUNK_BYTES_MAX,
@@ -114,6 +123,7 @@ class Repository:
         self.blobs = BlobReader(storage, opened.keys, self.index, self.refresh)
         self.state = ClientState(folders.state / name)
         self.catalog = Catalog(storage, opened.keys, self.state)
+        self._said: set[str] = set()
 
     def __enter__(self) -> Repository:
         """Use it."""
@@ -145,11 +155,24 @@ class Repository:
     def snapshots(self) -> list[SnapshotInfo]:
         """All snapshots in the order of the log, oldest first; reads from storage what is new.
 
+        Those that are damaged are not among them: each is logged as a warning once, and stands in `damage`.
+
         Raises:
             StorageError: the storage failed.
-            DamageError: the log was damaged, changed or rolled back.
+            RollbackError: the storage shows an older or another past than this client saw.
+            CacheError: the client's state cannot be read.
         """
-        return self.catalog.snapshots()
+        infos = self.catalog.snapshots()
+        for damage in self.damage:
+            if str(damage) not in self._said:
+                self._said.add(str(damage))
+                _log.warning("a snapshot or log entry is damaged: %s", damage)
+        return infos
+
+    @property
+    def damage(self) -> tuple[DamageError, ...]:
+        """What the last `snapshots` found wrong with single snapshots and log entries."""
+        return self.catalog.damage
 
     def tree(self, info: SnapshotInfo) -> SnapshotTree:
         """The tree of a snapshot."""

@@ -99,18 +99,14 @@ def _print_report(report: RestoreReport, request: RestoreRequest, *, problems: i
         ("written", size_text(report.bytes_written)),
         ("time", duration_text(seconds)),
     ]
-    if request.verify:
-        facts.append(("verified", count_text(report.verified, "file")))
     if problems:
         facts.append(("problems", f"{problems:,} (named above)"))
     if request.verify and not request.dry_run:
-        facts.append(("verified", count_text(report.verified, "file", "files")))
+        facts.append(("verified", count_text(report.verified, "file")))
     for line in facts_lines(facts):
         print(line)
     for note in report.notes:
-        print(f"Note: {note}")
-    for note in report.notes:
-        print(f"  {shown_text(note)}")
+        print(f"Note: {shown_text(note)}")
 
 
 def _counts(report: RestoreReport) -> str:

@@ -124,14 +124,15 @@ def list_(narrowing: Narrowing) -> ExitCode:
     settings = current_settings()
     with open_repository(settings) as repository:
         infos = find_snapshots(repository, narrowing)
+        code = ExitCode.DAMAGED if repository.damage else ExitCode.DONE
     if settings.json:
         print_document({"snapshots": [snapshot_document(info) for info in infos]})
-        return ExitCode.DONE
+        return code
     for line in _list_lines(infos):
         print(line)
     if not settings.quiet:
         print(count_text(len(infos), "snapshot"))
-    return ExitCode.DONE
+    return code
 
 
 @snapshot.command()

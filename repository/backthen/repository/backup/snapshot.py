@@ -28,6 +28,7 @@ from backthen.repository.opening import Repository
 from backthen.repository.progress import Progress
 from backthen.repository.source import (
     EnterDirectory,
+    ExclusionRules,
     Item,
     LeaveDirectory,
     Problem,
@@ -112,6 +113,12 @@ def _find_parents(plan: _Plan) -> list[Parent]:
     return parents
 
 
+def _recorded(rules: ExclusionRules | None) -> tuple[str, ...]:
+    """The patterns as text that can be stored: bytes that are not UTF-8 become escapes."""
+    patterns = rules.patterns if rules is not None else ()
+    return tuple(pattern.encode(errors="surrogateescape").decode(errors="backslashreplace") for pattern in patterns)
+
+
 class _Attempt:
     """One pass over the live file system, with the blobs it stores and relies on."""
 
@@ -187,7 +194,7 @@ class _Attempt:
             parents=parents,
             partial=partial,
             program=client.program,
-            excludes=request.rules.patterns if request.rules is not None else (),
+            excludes=_recorded(request.rules),
             statistics=self.statistics(),
         )
 

@@ -1,7 +1,7 @@
 """Making what is not a directory: written under a temporary name in its own folder, given its attributes, then renamed.
 
-So a name holds the old thing or the whole new one, and what is damaged in the repository never stays. Only what one call
-writes into a directory made by this restore is made under its own name: renaming is a sixth of the time of small files.
+So a name holds the old thing or the whole new one, and what is damaged in the repository never stays. Only what one
+call writes into a directory made by this restore has its own name at once: renames are a sixth of the time.
 """
 
 from __future__ import annotations

@@ -70,12 +70,16 @@ def open_quietly(name: bytes, directory: int | None, flags: int, owner: int) -> 
 
 
 def read_whole(descriptor: int, size: int) -> bytes:
-    """The first `size` bytes of a small file in one call; fewer when it got shorter.
+    """The first `size` bytes of a small file, in one call as a rule; fewer when it got shorter.
 
     Raises:
         OSError: it cannot be read.
     """
-    return os.read(descriptor, size)
+    data = os.read(descriptor, size)
+    # A read that meets a bad block gives what is before it, and only the next one fails.
+    while len(data) < size and (more := os.read(descriptor, size - len(data))):
+        data += more
+    return data
 
 
 def is_sparse(status: os.stat_result) -> bool:
