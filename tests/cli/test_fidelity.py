@@ -194,8 +194,10 @@ def test_every_name_of_a_large_folder_comes_back(user: User, past: Path, tmp_pat
     tree, restored = tmp_path / "tree", tmp_path / "restored"
     tree.mkdir()
     names = {f"{number:06d} of many" for number in range(MANY)}
-    for name in names:
-        os.close(os.open(tree / name, os.O_WRONLY | os.O_CREAT))
+    folder = os.open(tree, os.O_RDONLY)
+    for name in sorted(names):
+        os.mknod(name, dir_fd=folder)
+    os.close(folder)
     user.snapshot(str(tree))
     user.run("mount", str(past))
     user.run("restore", f"latest:{tree}", "--target", str(restored))

@@ -75,8 +75,9 @@ def _leaves(blobs: PageBlobs, ref: BlobRef, decode: Callable[[bytes], Page] = de
     return leaves
 
 
-def _levels(blobs: PageBlobs, ref: BlobRef) -> int:
-    return blobs.page(ref, decode_tree_page).level + 1
+def _levels(blobs: PageBlobs, directory: Node) -> int:
+    assert directory.entry.page is not None
+    return blobs.page(directory.entry.page, decode_tree_page).level + 1
 
 
 NAMES = st.binary(min_size=1, max_size=40).filter(
@@ -269,12 +270,23 @@ def _borders(items: list[tuple[bytes, bytes]], level: int) -> list[int]:
 
 
 def test_the_rule_of_the_format_written_down_again_gives_the_same_pages() -> None:
-    entries = [_large_entry(number) for number in range(20_000)]
+    """On every level."""
+    entries = [_large_entry(number) for number in range(30_000)]
     blobs = PageBlobs(KEYS)
     summary = _write(entries, blobs)
     assert summary.page is not None
-    items = [(entry.name, msgspec.msgpack.encode(entry)) for entry in entries]
-    assert _borders(items, 0) == list(accumulate(len(leaf.items) for leaf in _leaves(blobs, summary.page)))
+    pages = [decode_tree_page(data) for data in blobs.pages.values()]
+    levels = range(blobs.page(summary.page, decode_tree_page).level + 1)
+    assert len(levels) == 3
+    for level in levels:
+        own = sorted((page for page in pages if page.level == level), key=lambda page: page.first)
+        items = [
+            (item.name if isinstance(item, Entry) else item.first, msgspec.msgpack.encode(item))
+            for page in own
+            for item in page.items
+            if not isinstance(item, Extent)
+        ]
+        assert _borders(items, level) == list(accumulate(len(page.items) for page in own))
 
 
 # Trees: names, places, cookies
@@ -416,6 +428,16 @@ def test_a_listing_resumes_between_entries_with_much_below_them() -> None:
         (502, [b"c"]),
     ):
         assert names == [node.name for node in tree.children(blobs, tree.top, after=after)]
+
+
+def test_a_listing_resumes_without_reading_what_came_before() -> None:
+    blobs = PageBlobs(KEYS)
+    tree = _make_tree(_filled({}, 30_000), blobs, {})
+    levels = _levels(blobs, tree.top)
+    for after in (1, 15_000, 29_999):
+        blobs.reads = 0
+        assert after + 1 == next(tree.children(blobs, tree.top, after=after)).place
+        assert blobs.reads <= levels + 2, "the top is read once more to check it, and the next leaf where one ends"
 
 
 def test_names_of_a_link_group_share_the_position_of_its_record() -> None:

@@ -14,23 +14,23 @@ class PageBlobs:
 
     Attributes:
         pages: every page that was put, by id.
-        puts: lengths of all pages in the order they were put.
+        reads: how many pages were asked for.
     """
 
     def __init__(self, keys: RepositoryKeys) -> None:
         self._keys = keys
         self.pages: dict[bytes, bytes] = {}
-        self.puts: list[int] = []
+        self.reads = 0
 
     def put(self, data: bytes) -> BlobRef:
         """Keep a blob."""
         id_ = self._keys.blob_id(BlobKind.PAGE, data)
         self.pages[id_] = data
-        self.puts.append(len(data))
         return BlobRef(id_, len(data))
 
     def page(self, ref: BlobRef, decode: Callable[[bytes], Page]) -> Page:
         """See `BlobSource.page`."""
+        self.reads += 1
         data = self.pages[ref.id]
         assert ref.length == len(data)
         return decode(data)

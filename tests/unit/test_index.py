@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -259,9 +260,9 @@ def test_a_changed_index_object_is_noticed() -> None:
 @settings(max_examples=15, deadline=None)
 @given(st.lists(st.tuples(st.binary(min_size=1, max_size=30), st.binary(max_size=100)), max_size=50))
 def test_a_temporary_table_is_a_sorted_dictionary(puts: list[tuple[bytes, bytes]]) -> None:
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as folder:
         patch.setattr("backthen.repository.index.temporary._OPERATIONS_PER_TRANSACTION", 7)
-        own = TemporaryTable(Path("/tmp") if not Path("/dev/shm").is_dir() else Path("/dev/shm"))
+        own = TemporaryTable(Path(folder))
         for key, value in puts:
             own.put(key, value)
         expected = dict(puts)

@@ -225,20 +225,27 @@ def test_what_was_not_flushed_is_dropped_without_a_trace(client: _Client, storag
 def test_packs_that_wait_are_dropped_when_the_writer_is_left(
     client: _Client, storage: LocalStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Their files leave the spool with them."""
+    """Of two full packs one is being stored and one waits; that one's file leaves the spool."""
     monkeypatch.setattr(fmt, "PACK_BYTES_TARGET", 1 * fmt.MIB)
     may_store = threading.Event()
-    put_file = storage.put_file
+    put_file, close = storage.put_file, writer._PackUploads.close
 
-    def slow(name: str, path: Path) -> None:
+    def waiting(name: str, path: Path) -> None:
         may_store.wait()
         put_file(name, path)
 
-    monkeypatch.setattr(storage, "put_file", slow)
+    def releasing(uploads: writer._PackUploads) -> None:
+        threading.Timer(0.1, may_store.set).start()
+        close(uploads)
+
+    monkeypatch.setattr(storage, "put_file", waiting)
+    monkeypatch.setattr(writer._PackUploads, "close", releasing)
     with client.writer() as own:
         for number in range(12):
             own.put(BlobKind.CHUNK, _random_bytes(500_000, number))
-        threading.Timer(0.05, may_store.set).start()
+        for future in list(own._futures):
+            future.result()
+    assert 1 == len(client.packs())
     assert [] == list(Path(storage.location, "tmp").iterdir())
 
 

@@ -558,6 +558,25 @@ def test_an_ordinary_user_restores_what_is_allowed_and_is_told_once(work: Work, 
     }
 
 
+@needs_root
+@pytest.mark.parametrize(("overwrite", "mode"), [("if-changed", 0o500), ("never", 0o400)])
+def test_a_user_fills_folders_that_were_closed(work: Work, tmp_path: Path, overwrite: str, mode: int) -> None:
+    _fill(work.source, {"folder/a": b"1", "folder/b": b"2"})
+    (work.source / "folder").chmod(0o500)
+    work.save()
+    for folder in (tmp_path, *tmp_path.parents):
+        if str(folder).startswith("/tmp/"):
+            folder.chmod(0o755)
+    work.restore()
+    (work.target / "folder" / "b").unlink()
+    (work.target / "folder").chmod(0o400)
+    subprocess.run(["chown", "-R", "65534:65534", str(work.target)], check=True)
+    report = _as_user(65534, lambda: work.restore(overwrite=overwrite))
+    assert (0, 1) == (report.problems, report.files)
+    assert (work.target / "folder" / "b").read_bytes() == b"2"
+    assert mode == stat.S_IMODE(os.lstat(work.target / "folder").st_mode)
+
+
 def _as_user(uid: int, action: Callable[[], RestoreReport]) -> RestoreReport:
     """Run in another process, which is that user from then on."""
     reader, writer = os.pipe()

@@ -33,16 +33,27 @@ class Folder:
         descriptor: it, open; `ABSENT` when a dry run did not find it.
         is_made: it was made by this restore, so that nothing else stands in it.
         inherits_acl: what is made in it gets access control lists by itself.
+        mode_before: its permissions before they were widened so that it can be filled; None when they were not.
     """
 
-    __slots__ = ("descriptor", "identity", "inherits_acl", "is_made", "name")
+    __slots__ = ("descriptor", "identity", "inherits_acl", "is_made", "mode_before", "name")
 
     def __init__(self, name: bytes, descriptor: int, *, is_made: bool, inherits_acl: bool) -> None:
         self.name = name
         self.descriptor = descriptor
         self.is_made = is_made
         self.inherits_acl = inherits_acl
+        self.mode_before: int | None = None
         self.identity = _identity(descriptor) if descriptor >= 0 else (0, 0)
+
+    def narrow(self) -> None:
+        """Give it back the permissions it had, when it does not get those of the snapshot.
+
+        Raises:
+            OSError: they cannot be set.
+        """
+        if self.mode_before is not None:
+            os.fchmod(self.descriptor, self.mode_before)
 
     def close(self) -> None:
         """Close the descriptor; may be called again."""
@@ -188,7 +199,7 @@ def _find_or_make(parent: Folder, name: bytes, may_replace: Callable[[os.stat_re
     except FileExistsError:
         pass
     try:
-        descriptor = _open_existing(parent, name)
+        descriptor, mode_before = _open_existing(parent, name)
     except OSError as error:
         if error.errno not in _NOT_A_DIRECTORY:
             raise
@@ -196,29 +207,21 @@ def _find_or_make(parent: Folder, name: bytes, may_replace: Callable[[os.stat_re
             raise FileExistsError(errno.EEXIST, "something else stands in its place") from error
         os.unlink(name, dir_fd=parent.descriptor)
         return _make(parent, name)
-    return Folder(name, descriptor, is_made=False, inherits_acl=_has_default_acl(descriptor))
+    folder = Folder(name, descriptor, is_made=False, inherits_acl=_has_default_acl(descriptor))
+    folder.mode_before = mode_before
+    return folder
 
 
-def _open_existing(parent: Folder, name: bytes) -> int:
-    """Open a directory so that it can be filled.
-
-    The owner's own permissions are widened until its attributes are set.
-    """
-    try:
-        descriptor = os.open(name, _OPEN_FLAGS, dir_fd=parent.descriptor)
-    except PermissionError:
-        _widen(parent, name)
-        return os.open(name, _OPEN_FLAGS, dir_fd=parent.descriptor)
-    status = os.fstat(descriptor)
-    if status.st_mode & _FILLING_MODE != _FILLING_MODE and status.st_uid == os.geteuid():
-        os.fchmod(descriptor, stat.S_IMODE(status.st_mode) | _FILLING_MODE)
-    return descriptor
-
-
-def _widen(parent: Folder, name: bytes) -> None:
+def _open_existing(parent: Folder, name: bytes) -> tuple[int, int | None]:
+    """Open a directory so that it can be filled: (descriptor, its permissions if they had to be widened)."""
     handle = os.open(name, _LOOK_FLAGS, dir_fd=parent.descriptor)
     try:
-        os.chmod(path_of(handle), stat.S_IMODE(os.fstat(handle).st_mode) | _FILLING_MODE)
+        status = os.fstat(handle)
+        mode = stat.S_IMODE(status.st_mode)
+        is_widened = mode & _FILLING_MODE != _FILLING_MODE and status.st_uid == os.geteuid() != 0
+        if is_widened:
+            os.chmod(path_of(handle), mode | _FILLING_MODE)
+        return os.open(b".", _OPEN_FLAGS, dir_fd=handle), mode if is_widened else None
     finally:
         os.close(handle)
 

@@ -154,12 +154,19 @@ class _Restoring:
             self._tally.progress.advance(files=1, current=self._target + place.relative)
             if not folder.is_made and not (place.is_selected and self._may_update(place.node, folder)):
                 self._tally.kept += 1
+                self._narrow(place, folder)
                 return
             self._tally.directories += 1
             if not self._request.dry_run:
                 self._set_directory(place, folder)
         finally:
             folder.close()
+
+    def _narrow(self, place: Place, folder: Folder) -> None:
+        try:
+            folder.narrow()
+        except OSError as error:
+            self._tell(place, b"", self._checked_reason(error))
 
     def _set_directory(self, place: Place, folder: Folder) -> None:
         entry = place.node.entry
