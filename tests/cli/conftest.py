@@ -83,6 +83,12 @@ class User:
         assert code is None or done.code == code, f"{command} ended with {done.code}: {done.err}"
         return done
 
+    @property
+    def data_packs(self) -> dict[str, int]:
+        """Names and lengths of the packs that hold contents of files (FORMAT.md, section 5)."""
+        packs = [path for path in (self.home / "repository" / "packs").rglob("*") if path.is_file()]
+        return {path.name: path.stat().st_size for path in packs if path.read_bytes()[5] == 1}
+
     def snapshot(self, *arguments: str) -> str:
         """Make a snapshot; its id."""
         summary = self.run("snapshot", "create", "--json", *arguments).events[-1]

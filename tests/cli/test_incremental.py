@@ -21,25 +21,18 @@ KIB = 1024
 MIB = 1024 * KIB
 FILE_BYTES = 20_000
 LARGE_BYTES = 64 * MIB
-PACK_CLASS_AT = 5
-PACK_CLASS_DATA = 1
 
 
 class Stored(NamedTuple):
-    """What a repository holds: bytes of all objects, and the names of the packs that hold file contents."""
+    """What a repository holds: bytes of all objects, and the packs that hold file contents."""
 
     size: int
-    data_packs: frozenset[str]
+    data_packs: dict[str, int]
 
 
 def stored(user: User) -> Stored:
-    files = [path for path in (user.home / "repository").rglob("*") if path.is_file()]
-    data_packs = {
-        path.name
-        for path in files
-        if path.parent.parent.name == "packs" and path.read_bytes()[PACK_CLASS_AT] == PACK_CLASS_DATA
-    }
-    return Stored(sum(path.stat().st_size for path in files), frozenset(data_packs))
+    size = sum(path.stat().st_size for path in (user.home / "repository").rglob("*") if path.is_file())
+    return Stored(size, user.data_packs)
 
 
 def summary(user: User, *arguments: str | Path) -> dict[str, object]:

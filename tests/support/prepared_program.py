@@ -12,14 +12,17 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from importlib import import_module
 from pathlib import Path
 from types import TracebackType
-from typing import IO, TypedDict
+from typing import IO, TYPE_CHECKING, TypedDict
 
 from tests.cli.conftest import Done, User
+
+if TYPE_CHECKING:
+    from backthen.repository.crypto import KdfParameters
 
 ROOT = Path(__file__).parents[2]
 
@@ -89,10 +92,11 @@ def _serve() -> None:
         import_module(f"backthen.cli.{module}")
     import_module("backthen.fsmount")
     slots = import_module("backthen.repository.catalog.slots")
-    slots.derive_master = cache(slots.derive_master)  # type: ignore[attr-defined]
+    derive = cache(slots.derive_master)
+    slots.derive_master = derive  # type: ignore[attr-defined]
     for line in sys.stdin:
         run: Run = json.loads(line)
-        _derive(run["environment"])
+        _derive(derive, run["environment"])
         child = os.fork()
         if child == 0:
             _become(run)
@@ -100,9 +104,8 @@ def _serve() -> None:
         print(os.waitstatus_to_exitcode(status), flush=True)
 
 
-def _derive(environment: Mapping[str, str]) -> None:
+def _derive(derive: Callable[[bytes, KdfParameters], bytes], environment: Mapping[str, str]) -> None:
     """Derive the key now, so that every later run has it at hand."""
-    from backthen.repository.catalog import slots
     from backthen.repository.crypto import decode_config
     from backthen.repository.errors import RepositoryError
 
@@ -111,7 +114,7 @@ def _derive(environment: Mapping[str, str]) -> None:
         password = Path(environment["BACKTHEN_PASSWORD_FILE"]).read_bytes().removesuffix(b"\n")
     except (RepositoryError, OSError):
         return
-    slots.derive_master(password, header.kdf)
+    derive(password, header.kdf)
 
 
 def _become(run: Run) -> None:

@@ -16,8 +16,7 @@ from backthen.repository import (
     create_repository,
     find_repository,
 )
-from backthen.repository.catalog import slots
-from backthen.repository.crypto import KdfParameters
+from backthen.repository.crypto import KdfParameters, derive_master
 from tests.support.memory_storage import MemoryStorage
 
 CLIENT = Client("host", "user", "program")
@@ -27,13 +26,12 @@ CLIENT = Client("host", "user", "program")
 def derivations(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     """The passwords that a key was derived from."""
     derived: list[bytes] = []
-    derive = slots.derive_master
 
     def record(password: bytes, kdf: KdfParameters) -> bytes:
         derived.append(password)
-        return derive(password, kdf)
+        return derive_master(password, kdf)
 
-    monkeypatch.setattr(slots, "derive_master", record)
+    monkeypatch.setattr("backthen.repository.catalog.slots.derive_master", record)
     return derived
 
 

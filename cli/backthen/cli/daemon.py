@@ -74,8 +74,10 @@ def _wait_for_answer(pid: int, read: Callable[[int], bytes]) -> bytes:
 
 
 def _open_log(log: Path) -> int:
+    from backthen.repository import make_private_folder
+
     try:
-        log.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_private_folder(log.parent)
         if log.exists() and log.stat().st_size > LOG_BYTES_MAX:
             log.replace(log.with_suffix(".log.1"))
         return os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)

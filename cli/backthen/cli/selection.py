@@ -79,12 +79,18 @@ def find_snapshot(repository: Repository, narrowing: Narrowing, text: str) -> Sn
     Raises:
         RequestError: the text is not the name of a snapshot in any form.
         SnapshotNotFound: there is none.
+        DamageError: there is none among those that are not damaged.
         AmbiguousSnapshot: there are several.
     """
-    from backthen.repository import select_snapshot
+    from backthen.repository import DamageError, SnapshotNotFound, select_snapshot
 
     infos = find_snapshots(repository, narrowing)
-    return select_snapshot(infos, parse_selector(text, infos, now_ns()))
+    try:
+        return select_snapshot(infos, parse_selector(text, infos, now_ns()))
+    except SnapshotNotFound as error:
+        if not repository.damage:
+            raise
+        raise DamageError(f"{error}; it may be the one that is damaged") from error
 
 
 def parse_selector(text: str, infos: Sequence[SnapshotInfo], now_ns: int) -> Selector:

@@ -64,6 +64,7 @@ from backthen.repository.opening import (
     create_repository,
     find_repository,
 )
+from backthen.repository.private import make_private_folder
 from backthen.repository.progress import Progress, Silent
 from backthen.repository.restore import Overwrite, RestoreReport, RestoreRequest, restore_tree
 from backthen.repository.source import ExclusionRules
@@ -133,6 +134,7 @@ __all__ = [
     "filter_snapshots",
     "find_repository",
     "list_access",
+    "make_private_folder",
     "monotonic_ns",
     "now_ns",
     "open_storage",

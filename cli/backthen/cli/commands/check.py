@@ -89,4 +89,7 @@ def _print_report(settings: Settings, report: CheckReport) -> None:
     )
     if report.packs_read:
         print(f"Read {count_text(report.packs_read, 'pack')} whole ({size_text(report.bytes_read)})")
+    if report.packs_unindexed:
+        verb = "is" if report.packs_unindexed == 1 else "are"
+        print(f"{count_text(report.packs_unindexed, 'pack')} {verb} in no index: the next snapshot takes them in")
     print(f"Found {count_text(len(report.findings), 'fault')}" if report.findings else "No fault was found")

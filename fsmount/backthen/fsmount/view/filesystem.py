@@ -158,7 +158,7 @@ class View:
             raise NotADirectory(f"{number} is not a directory")
         entry = place.node.entry
         if entry.error and not entry.below:
-            raise UnreadAtBackup(f"{entry.name!r}: {entry.error}")
+            raise UnreadAtBackup(f"folder with inode number {number} was not saved: {entry.error}")
         return OpenDirectory(place)
 
     @_with_meaning
@@ -197,7 +197,7 @@ class View:
             raise NotAFile(f"{number} is not a file")
         entry = place.node.entry
         if entry.error:
-            raise UnreadAtBackup(f"{place.node.name!r}: {entry.error}")
+            raise UnreadAtBackup(f"file with inode number {number} was not saved: {entry.error}")
         if entry.type != EntryType.FILE:
             raise NotAFile(f"{place.node.name!r} is not a file")
         return OpenFile(place.node)

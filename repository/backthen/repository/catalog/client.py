@@ -21,6 +21,7 @@ import msgspec
 
 from backthen.repository import entropy
 from backthen.repository.errors import CacheError
+from backthen.repository.private import make_private_folder
 from backthen.repository.storage import parse_log_name
 
 CLIENT_BYTES = 16
@@ -210,7 +211,7 @@ class ClientState:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_private_folder(self._folder)
         descriptor = os.open(self._folder / _LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)

@@ -139,13 +139,21 @@ def list_slots(storage: Storage, header: ConfigHeader, opened: OpenedSlot) -> li
         DamageError: a slot was damaged or changed.
         StorageError: the storage failed.
     """
-    infos = []
-    for id_ in _slot_ids(storage):
-        slot = _read_slot(storage, header, id_)
-        note = open_slot_note(opened.keys, slot)
-        kind = SlotKind(slot.kind).name.lower().replace("_", " ")
-        infos.append(SlotInfo(id_, kind, note.created_ns, note.host, note.user, note.label, id_ == opened.id))
+    infos = [_read_info(storage, header, opened, id_) for id_ in _slot_ids(storage)]
     return sorted(infos, key=lambda info: (info.created_ns, info.id))
+
+
+def damaged_slots(storage: Storage, header: ConfigHeader, opened: OpenedSlot) -> Iterator[DamageError]:
+    """What is wrong with ways into the repository.
+
+    Raises:
+        StorageError: the storage failed.
+    """
+    for id_ in _slot_ids(storage):
+        try:
+            _read_info(storage, header, opened, id_)
+        except DamageError as error:
+            yield error
 
 
 def find_slot(slots: list[SlotInfo], prefix: str) -> SlotInfo:
@@ -180,6 +188,13 @@ def remove_slot(storage: Storage, slots: list[SlotInfo], slot: SlotInfo) -> None
 def _slot_ids(storage: Storage) -> Iterator[ObjectId]:
     found = (parse_key_name(stored.name) for stored in storage.list("keys"))
     return iter(sorted(id_ for id_ in found if id_ is not None))
+
+
+def _read_info(storage: Storage, header: ConfigHeader, opened: OpenedSlot, id_: ObjectId) -> SlotInfo:
+    slot = _read_slot(storage, header, id_)
+    note = open_slot_note(opened.keys, slot)
+    kind = SlotKind(slot.kind).name.lower().replace("_", " ")
+    return SlotInfo(id_, kind, note.created_ns, note.host, note.user, note.label, id_ == opened.id)
 
 
 def _read_slot(storage: Storage, header: ConfigHeader, id_: ObjectId) -> Slot:

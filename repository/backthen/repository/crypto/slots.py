@@ -181,7 +181,9 @@ def decode_slot(header: ConfigHeader, data: bytes, *, name: str) -> Slot:
     if len(data) < size + 4 or data[:4] != fmt.OBJECT_MAGIC:
         raise MalformedError("it is not a key slot", name=name)
     _, version, kind, slot_kind, repository_id, digest, salt, commitment = _SLOT_HEADER.unpack_from(data)
-    if version > fmt.FORMAT_VERSION or kind != ObjectKind.SLOT or repository_id != header.repository_id:
+    made_for = ConfigHeader(RepositoryId(repository_id), header.kdf)
+    is_known = repository_id == header.repository_id or digest == hashlib.sha256(made_for.encoded).digest()
+    if version > fmt.FORMAT_VERSION or kind != ObjectKind.SLOT or not is_known:
         raise MalformedError("it is not a key slot of this repository", name=name)
     if digest != hashlib.sha256(header.encoded).digest():
         raise MalformedError(

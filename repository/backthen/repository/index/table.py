@@ -35,6 +35,7 @@ from backthen.repository.crypto import ObjectKind, RepositoryKeys, open_object, 
 from backthen.repository.errors import CacheError, DamageError, NewerFormatError
 from backthen.repository.ids import ObjectId, PackId
 from backthen.repository.model.records import IndexedPack, IndexObject
+from backthen.repository.private import make_private_folder, private_opener
 
 _MAP_BYTES = 16 * 1024 * fmt.MIB
 _DELTA_ENTRIES_MIN = 200_000
@@ -355,7 +356,8 @@ class LocalIndex:
         payload = msgspec.msgpack.encode(_Marker(number, *self._lengths(number)))
         sealed = seal_object(self._keys, ObjectKind.INDEX, payload, _MARKER_BOUND_TO)
         temporary = self._folder / "current.building"
-        temporary.write_bytes(sealed)
+        with open(temporary, "wb", opener=private_opener) as file:
+            file.write(sealed)
         os.replace(temporary, self._folder / "current")
 
     def _lengths(self, number: int) -> tuple[int, int]:
@@ -364,8 +366,8 @@ class LocalIndex:
 
     @contextmanager
     def _exclusive(self) -> Iterator[None]:
-        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with open(self._folder / "lock", "wb") as file:
+        make_private_folder(self._folder)
+        with open(self._folder / "lock", "wb", opener=private_opener) as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
 

@@ -13,6 +13,7 @@ import lmdb
 
 from backthen.repository import format as fmt
 from backthen.repository.errors import CacheError
+from backthen.repository.private import make_private_folder
 
 _MAP_BYTES = 64 * 1024 * fmt.MIB
 _OPERATIONS_PER_TRANSACTION = 10_000
@@ -28,7 +29,7 @@ class TemporaryTable:
             CacheError: the folder cannot be written.
         """
         try:
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            make_private_folder(folder)
             with tempfile.TemporaryDirectory(prefix="table-", dir=folder) as temporary:
                 path = str(Path(temporary) / "table")
                 self._env = lmdb.open(path, subdir=False, map_size=_MAP_BYTES, sync=False, lock=False, mode=0o600)

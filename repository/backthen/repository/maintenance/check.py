@@ -9,13 +9,14 @@ import hashlib
 import math
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 from backthen.repository import entropy
 from backthen.repository import format as fmt
 from backthen.repository.catalog import SnapshotInfo
-from backthen.repository.catalog.slots import list_slots
+from backthen.repository.catalog.roots import Roots
+from backthen.repository.catalog.slots import damaged_slots
 from backthen.repository.content import SnapshotTree, extents_from
 from backthen.repository.crypto import object_id
 from backthen.repository.errors import (
@@ -35,7 +36,14 @@ from backthen.repository.model.records import IndexedPack
 from backthen.repository.objects import load_pack_directory
 from backthen.repository.opening import Repository
 from backthen.repository.progress import Progress
-from backthen.repository.storage import FOLDERS, is_object_name, pack_name, parse_index_name, parse_pack_name
+from backthen.repository.storage import (
+    FOLDERS,
+    is_object_name,
+    pack_name,
+    parse_index_name,
+    parse_pack_name,
+    root_name,
+)
 
 _PACKS_AT_ONCE = 64
 _WORKERS = 2
@@ -83,6 +91,7 @@ def check_repository(repository: Repository, request: CheckRequest, progress: Pr
     _check_keys(repository, report)
     _check_index(repository, report, packs, progress)
     _check_snapshots(repository, report, packs, progress)
+    _check_unlogged(repository, report)
     if request.read_data_percent:
         _check_data(repository, report, _sample(packs, request.read_data_percent), progress)
     return report
@@ -107,20 +116,24 @@ def _check_names(repository: Repository, report: CheckReport) -> None:
 
 
 def _check_keys(repository: Repository, report: CheckReport) -> None:
-    with _found(report, "keys"):
-        list_slots(repository.storage, repository.header, repository.opened)
+    for damage in damaged_slots(repository.storage, repository.header, repository.opened):
+        with _found(report, damage.name):
+            raise damage
 
 
 def _check_index(repository: Repository, report: CheckReport, packs: dict[PackId, int], progress: Progress) -> None:
     """Index objects are authentic, and say of each pack what the pack says of itself."""
     progress.start("index", files_total=len(packs))
-    with _found(report, "index"):
+    with suppress(DamageError, NewerFormatError):  # each object is read below, and named
         repository.refresh()
     checked: set[PackId] = set()
     for stored in repository.storage.list("index"):
+        index_id = parse_index_name(stored.name)
+        if index_id is None:
+            continue  # named with the strangers
         with _found(report, stored.name):
             data = repository.storage.get(stored.name)
-            if parse_index_name(stored.name) != object_id(data):
+            if index_id != object_id(data):
                 raise TamperedError("its bytes are not those of its name", name=stored.name)
             for indexed in decode_index(repository.keys, data, name=stored.name).packs:
                 _check_indexed(repository, report, packs, indexed)
@@ -146,7 +159,9 @@ def _check_snapshots(repository: Repository, report: CheckReport, packs: dict[Pa
     infos: list[SnapshotInfo] = []
     with _found(report, "log"):
         infos = repository.snapshots()
-    report.findings.extend(Finding(damaged.name, str(damaged)) for damaged in repository.catalog.damage)
+    for damage in repository.damage:
+        with _found(report, damage.name):
+            raise damage
     report.snapshots = len(infos)
     progress.start("snapshots", files_total=len(infos))
     walk = _TreeCheck(repository, report, packs)
@@ -156,6 +171,18 @@ def _check_snapshots(repository: Repository, report: CheckReport, packs: dict[Pa
             progress.advance(files=1)
     finally:
         walk.close()
+
+
+def _check_unlogged(repository: Repository, report: CheckReport) -> None:
+    """Marks, and what unfinished runs left: nobody reads them but a prune, which a damaged one stops."""
+    with _found(report, "marks"):
+        repository.catalog.condemned()
+    named = {finding.name for finding in report.findings}
+    roots = Roots(repository.storage, repository.keys)
+    for id_ in sorted(roots.list_ids()):
+        if root_name(id_) not in named:
+            with _found(report, root_name(id_)):
+                roots.read(id_)
 
 
 class _TreeCheck:
@@ -262,4 +289,5 @@ def _found(report: CheckReport, name: str) -> Iterator[None]:
     except (DamageError, ObjectMissing, NewerFormatError) as error:
         shown = error.name if isinstance(error, DamageError) and error.name else name
         message = str(error).removeprefix(f"{shown}: ")
+        name = shown if name in FOLDERS else name
         report.findings.append(Finding(name, message if shown == name else f"{shown}: {message}"))

@@ -118,8 +118,13 @@ class BlobReader:
                     return self._read_at(location, ref, offset, end, kinds, blocking=True)
                 except _UNREADABLE as next_error:
                     error = next_error
-            if attempt or not self._refresh():
+            if attempt:
                 break
+            try:
+                if not self._refresh():
+                    break
+            except (DamageError, NewerFormatError) as index_error:
+                error = error or index_error  # what the other index objects say was taken in all the same
         if isinstance(error, DamageError | NewerFormatError):
             raise error
         raise MissingError(f"a blob of {ref.length} bytes is missing" + (f" ({error})" if error else "")) from error

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from backthen.repository.crypto import RepositoryKeys, object_id
-from backthen.repository.errors import ObjectMissing, TamperedError
+from backthen.repository.errors import DamageError, NewerFormatError, ObjectMissing, TamperedError
 from backthen.repository.ids import ObjectId
 from backthen.repository.index import LocalIndex, decode_index
 from backthen.repository.model.records import IndexObject
@@ -17,7 +17,8 @@ def refresh_index(storage: Storage, keys: RepositoryKeys, index: LocalIndex) -> 
 
     Raises:
         StorageError: the storage failed.
-        TamperedError, MalformedError: an index object was damaged or changed.
+        TamperedError, MalformedError: an index object was damaged or changed; all others were taken in.
+        NewerFormatError: one needs a newer version of the program; all others were taken in.
         CacheError: the local index cannot be written.
     """
     known = (
@@ -30,17 +31,28 @@ def refresh_index(storage: Storage, keys: RepositoryKeys, index: LocalIndex) -> 
         known = set()
     missing = sorted(present - known)
     if missing:
-        index.add(_read(storage, keys, missing))
+        unreadable: list[DamageError | NewerFormatError] = []
+        index.add(_read(storage, keys, missing, unreadable))
+        if unreadable:
+            raise unreadable[0]
     return is_any_gone or bool(missing)
 
 
-def _read(storage: Storage, keys: RepositoryKeys, ids: list[ObjectId]) -> Iterator[tuple[ObjectId, IndexObject]]:
+def _read(
+    storage: Storage, keys: RepositoryKeys, ids: list[ObjectId], unreadable: list[DamageError | NewerFormatError]
+) -> Iterator[tuple[ObjectId, IndexObject]]:
+    """The objects that can be read; what is wrong with the others is added to `unreadable`."""
     for id_ in ids:
         name = index_name(id_)
         try:
             data = storage.get(name)
         except ObjectMissing:
             continue  # merged away since the listing; what it said stands in the merged object, listed next time
-        if object_id(data) != id_:
-            raise TamperedError("its bytes are not those of its name", name=name)
-        yield id_, decode_index(keys, data, name=name)
+        try:
+            if object_id(data) != id_:
+                raise TamperedError("its bytes are not those of its name", name=name)
+            decoded = decode_index(keys, data, name=name)
+        except (DamageError, NewerFormatError) as error:
+            unreadable.append(error)
+            continue
+        yield id_, decoded

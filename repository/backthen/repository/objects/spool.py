@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from backthen.repository.errors import StorageError
+from backthen.repository.private import make_private_folder
 
 
 def new_spool_file(folder: Path) -> tuple[Path, BinaryIO]:
@@ -18,7 +19,7 @@ def new_spool_file(folder: Path) -> tuple[Path, BinaryIO]:
         StorageError: the folder cannot be written.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_private_folder(folder)
         while True:
             descriptor, name = tempfile.mkstemp(prefix="pack-", dir=folder)
             file = os.fdopen(descriptor, "wb")

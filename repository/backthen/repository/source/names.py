@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO
 
 from backthen.repository.errors import CacheError
+from backthen.repository.private import make_private_folder
 from backthen.repository.source.files import reason_of
 
 NAMES_IN_MEMORY_MAX = 100_000
@@ -75,7 +76,7 @@ class _SortedRuns:
         self._runs: list[list[_Block]] = []
         self._end = 0
         try:
-            spill.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            make_private_folder(spill.folder)
             self._file: IO[bytes] = tempfile.TemporaryFile(dir=spill.folder, buffering=0)  # noqa: SIM115
         except OSError as error:
             raise self._unusable(error) from error
