@@ -133,6 +133,11 @@ class SteppingStorage:
         return self._storage.location
 
     @property
+    def folder(self) -> Path | None:
+        """See `Storage.folder`."""
+        return None
+
+    @property
     def spool(self) -> Path | None:
         """See `Storage.spool`."""
         return None

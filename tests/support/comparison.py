@@ -1,6 +1,6 @@
 """What differs between two real directory trees: everything a backup must bring back.
 
-    python -m tests.support.comparison LEFT RIGHT [--ignore-owner]
+python -m tests.support.comparison LEFT RIGHT [--ignore-owner]
 """
 
 from __future__ import annotations
@@ -50,9 +50,7 @@ def differences(left: bytes, right: bytes, aspects: Aspects = Aspects()) -> Iter
         yield f"link groups differ: {found[0]!r} and {found[1]!r}"
 
 
-def _entry_differences(
-    paths: tuple[bytes, bytes], status: list[os.stat_result], aspects: Aspects
-) -> Iterator[str]:
+def _entry_differences(paths: tuple[bytes, bytes], status: list[os.stat_result], aspects: Aspects) -> Iterator[str]:
     left, right = status
     if stat.S_IFMT(left.st_mode) != stat.S_IFMT(right.st_mode):
         yield "the types differ"

@@ -1,8 +1,8 @@
 """Makes large trees to measure with: many files in many folders, one very large folder, a sparse file.
 
-    python -m tests.support.generator tree DIR --files 1000000 --folders 20000
-    python -m tests.support.generator folder DIR --files 300000
-    python -m tests.support.generator sparse FILE --bytes 100000000000
+python -m tests.support.generator tree DIR --files 1000000 --folders 20000
+python -m tests.support.generator folder DIR --files 300000
+python -m tests.support.generator sparse FILE --bytes 100000000000
 """
 
 from __future__ import annotations

@@ -25,6 +25,11 @@ class MemoryStorage:
         return "memory"
 
     @property
+    def folder(self) -> Path | None:
+        """See `Storage.folder`."""
+        return None
+
+    @property
     def spool(self) -> Path | None:
         """See `Storage.spool`."""
         return None

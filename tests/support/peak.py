@@ -1,6 +1,6 @@
 """Runs a command and prints its wall time, processor time and peak anonymous memory (mapped files do not count).
 
-    python -m tests.support.peak COMMAND [ARGUMENT ...]
+python -m tests.support.peak COMMAND [ARGUMENT ...]
 """
 
 from __future__ import annotations

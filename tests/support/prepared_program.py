@@ -8,6 +8,7 @@ Everything else is the program as it is installed: arguments, environment and st
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import subprocess
@@ -94,6 +95,8 @@ def _serve() -> None:
     slots = import_module("backthen.repository.catalog.slots")
     derive = cache(slots.derive_master)
     slots.derive_master = derive  # type: ignore[attr-defined]
+    gc.collect()
+    gc.freeze()  # what is never looked at by the collector stays shared between the processes
     for line in sys.stdin:
         run: Run = json.loads(line)
         _derive(derive, run["environment"])

@@ -12,6 +12,7 @@ from backthen import fsmount, repository
 from backthen.cli import main
 from backthen.cli.exits import EXIT_CODES, exit_code_of
 from backthen.cli.failures import CommandError, ConfigurationError, ExitCode, OutputClosed
+from backthen.cli.program import program
 from backthen.repository import RepositoryError, WrongPassword
 
 
@@ -48,7 +49,7 @@ def run_failing(monkeypatch: pytest.MonkeyPatch, error: BaseException, *options:
     command = click.Command("fail", callback=fail)
     for name in ("--json", "--debug"):
         command.params.append(click.Option([name], is_flag=True, expose_value=False))
-    monkeypatch.setattr(main.program, "get_command", lambda _context, _name: command)
+    monkeypatch.setattr(program, "get_command", lambda _context, _name: command)
     return main.run(["fail", *options])
 
 

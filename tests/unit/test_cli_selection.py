@@ -10,10 +10,10 @@ from typing import cast
 import pytest
 
 from backthen.cli.commands.check import parse_percent
-from backthen.cli.commands.mount import local_folder, log_path
+from backthen.cli.commands.mount import log_path
 from backthen.cli.commands.snapshot import check_text, short_length
 from backthen.cli.failures import RequestError, UsageFailure
-from backthen.cli.paths import absolute_source
+from backthen.cli.paths import absolute_source, local_folder
 from backthen.cli.selection import Reference, parse_reference, parse_selector
 from backthen.repository import AtTime, IdPrefix, Latest, SnapshotInfo
 

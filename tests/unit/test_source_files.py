@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import subprocess
@@ -42,6 +43,29 @@ def test_a_small_file_is_read_whole(tmp_path: Path, folder: int) -> None:
     (tmp_path / "file").write_bytes(b"content")
     descriptor, status = _open(folder, b"file")
     assert (b"content", 7) == (read_whole(descriptor, status.st_size), status.st_size)
+
+
+@pytest.mark.parametrize("is_readable", [True, False])
+def test_a_short_read_is_not_the_end_of_a_small_file(
+    tmp_path: Path, folder: int, monkeypatch: pytest.MonkeyPatch, is_readable: bool
+) -> None:
+    (tmp_path / "file").write_bytes(b"content")
+    descriptor, status = _open(folder, b"file")
+    parts = iter([b"cont", b"ent", b""])
+
+    def read(_descriptor: int, length: int) -> bytes:
+        assert length > 0
+        part = next(parts)
+        if part == b"ent" and not is_readable:  # a bad block gives what is before it first
+            raise OSError(errno.EIO, "bad block")
+        return part
+
+    monkeypatch.setattr(os, "read", read)
+    if is_readable:
+        assert read_whole(descriptor, status.st_size) == b"content"
+    else:
+        with pytest.raises(OSError, match="bad block"):
+            read_whole(descriptor, status.st_size)
 
 
 @pytest.mark.parametrize("kind", ["link", "fifo", "other file", "directory"])

@@ -1,4 +1,7 @@
-"""The entry point: the tree of commands, and the one place where errors become exit codes."""
+"""The entry point, and the one place where errors become exit codes.
+
+Nothing heavy is imported before `run` has begun: from there on Ctrl-C ends in one sentence.
+"""
 
 from __future__ import annotations
 
@@ -7,84 +10,68 @@ import io
 import os
 import sys
 import warnings
-from collections.abc import Mapping, Sequence
-from importlib import import_module
-
-import click
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from backthen.cli.failures import ExitCode, OutputClosed
-from backthen.cli.options import global_options
 
-_COMMANDS: Mapping[str, str] = {
-    "init": "init:init",
-    "snapshot": "snapshot:snapshot",
-    "ls": "browse:ls",
-    "cat": "browse:cat",
-    "mount": "mount:mount",
-    "umount": "mount:umount",
-    "restore": "restore:restore",
-    "check": "check:check",
-    "key": "key:key",
-    "stats": "stats:stats",
-}
-
-
-class _Commands(click.Group):
-    """Commands that are imported when they are called, and listed in the order in which they are needed."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(_COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in _COMMANDS:
-            return None
-        module, attribute = _COMMANDS[cmd_name].split(":")
-        command = getattr(import_module(f"backthen.cli.commands.{module}"), attribute)
-        assert isinstance(command, click.Command)
-        return command
-
-    def invoke(self, ctx: click.Context) -> object:
-        try:
-            return super().invoke(ctx)
-        except BrokenPipeError as error:  # Before click sees it: it would end the program in its own way.
-            raise OutputClosed from error
-        except KeyboardInterrupt as error:
-            raise click.Abort from error
-
-
-@click.group(
-    cls=_Commands,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="Global options may stand before or after the command. Exit codes: 0 done, 1 failed, 2 usage, "
-    "3 done but some files could not be read, 10 no repository, 12 wrong password, 13 damaged, 14 storage, "
-    "15 mount, 130 interrupted.",
-)
-@global_options(hidden=False)
-def program() -> None:
-    """Keep the past of your folders: encrypted snapshots that come back as an ordinary folder."""
+if TYPE_CHECKING:
+    import click
 
 
 def main() -> None:
     """Run the command of this process's arguments and leave with its exit code."""
-    sys.exit(run(sys.argv[1:]))
+    try:
+        code = run(sys.argv[1:])
+    except KeyboardInterrupt:  # Once more, while the first was told.
+        code = int(ExitCode.INTERRUPTED)
+    if code == ExitCode.INTERRUPTED:
+        import signal
+
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # The process ends now anyhow, and with this code.
+    sys.exit(code)
 
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command; the exit code. Whatever fails is told on standard error."""
-    _prepare_streams()
+    try:
+        _open_closed_streams()
+        _prepare_streams()
+        return _run(arguments)
+    except KeyboardInterrupt:
+        return _tell_interrupted()
+
+
+def _run(arguments: Sequence[str]) -> int:
+    import click
+
+    from backthen.cli.program import program
+
     try:
         result = program.main(list(arguments), prog_name="backthen", standalone_mode=False)
         sys.stdout.flush()
     except (OutputClosed, BrokenPipeError):
         _drop_output()
         return ExitCode.FAILED
-    except (KeyboardInterrupt, click.Abort):
+    except click.Abort:
         return _tell_interrupted()
     except click.ClickException as error:
         return _tell_usage(error, as_json="--json" in arguments)
     except Exception as error:  # noqa: BLE001  Nothing may leave as a traceback.
         return _tell_error(error, as_json="--json" in arguments, debug="--debug" in arguments)
     return result if isinstance(result, int) else ExitCode.DONE
+
+
+def _open_closed_streams() -> None:
+    """Put nothing where a standard stream was closed (`>&-`): no file may get its number and be printed into."""
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # The lowest free number: this one.
+    for descriptor, name in ((1, "stdout"), (2, "stderr")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(descriptor, "w", closefd=False))  # noqa: SIM115  Kept.
 
 
 def _prepare_streams() -> None:
@@ -112,25 +99,42 @@ def _tell_interrupted() -> int:
 
 
 def _tell_usage(error: click.ClickException, *, as_json: bool) -> int:
+    import click
+
     from backthen.cli.reporting import Failure, tell
 
-    if isinstance(error, click.exceptions.NoArgsIsHelpError):
-        print(error.format_message(), file=sys.stderr)
-        return ExitCode.USAGE
     context = error.ctx if isinstance(error, click.UsageError) else None
-    hint = f"See `{context.command_path} --help`." if context else ""
+    hint = f"See `{context.command_path if context else 'backthen'} --help`."
     message = error.format_message().rstrip(".")
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        if not as_json:
+            print(message, file=sys.stderr)
+            return ExitCode.USAGE
+        message = "missing command"
     tell(Failure("UsageError", message[:1].lower() + message[1:], hint, ExitCode.USAGE), as_json=as_json)
     return ExitCode.USAGE
 
 
 def _tell_error(error: Exception, *, as_json: bool, debug: bool) -> int:
+    from dataclasses import replace
+
     from backthen.cli.reporting import describe, print_traceback, tell
 
     if debug:
         print_traceback(error)
     failure = describe(error)
+    if isinstance(error, OSError) and error.filename is None and _is_output_broken():
+        failure = replace(failure, message=f"standard output cannot be written: {error.strerror}")
     tell(failure, as_json=as_json)
     if isinstance(error, OSError):
-        _drop_output()  # It may have been standard output that could not be written, a full disk for example.
+        _drop_output()
     return failure.code
+
+
+def _is_output_broken() -> bool:
+    """Whether standard output cannot take what is still buffered for it, because a disk is full for example."""
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError):
+        return True
+    return False

@@ -10,6 +10,7 @@ from typing import TypeVar
 
 import click
 
+from backthen.cli.failures import UsageFailure
 from backthen.cli.passwords import choose_source
 from backthen.cli.settings import Options, Settings, resolve_settings
 
@@ -39,9 +40,22 @@ def new_password_options(function: Callable[..., _Result]) -> Callable[..., _Res
     @click.option("--new-password-command", "new_command", metavar="COMMAND", help="Take it from what COMMAND prints.")
     @wraps(function)
     def decorated(*args: object, new_file: str | None, new_command: str | None, **kwargs: object) -> _Result:
+        for name, value in (("--new-password-file", new_file), ("--new-password-command", new_command)):
+            if value is not None:
+                check_not_empty(name, value)
         return function(*args, new_password=choose_source(new_file, new_command), **kwargs)
 
     return decorated
+
+
+def check_not_empty(name: str, value: str) -> None:
+    """Refuse the empty text that an unset variable of a script becomes: it must not mean a default.
+
+    Raises:
+        UsageFailure: it is empty.
+    """
+    if not value:
+        raise UsageFailure(f"{name} is empty", hint="Give it a value, or leave it out.")
 
 
 def current_settings() -> Settings:
@@ -75,6 +89,8 @@ def _remember(context: click.Context, parameter: click.Parameter, value: object)
     source = context.get_parameter_source(parameter.name or "")
     if source is not click.core.ParameterSource.COMMANDLINE:
         return
+    if isinstance(value, str):
+        check_not_empty(parameter.opts[-1], value)
     given: dict[str, object] = context.meta.setdefault(_META, {})
     if isinstance(value, int) and not isinstance(value, bool):
         before = given.get(parameter.name or "", 0)

@@ -89,6 +89,11 @@ def read_new_password(source: PasswordSource, purpose: str) -> bytes:
         if not password:
             raise PasswordSourceError("the new password is empty", hint="An empty password protects nothing.")
         return password
+    if not has_terminal():
+        raise NoPassword(
+            "no new password was given, and there is no terminal to ask for it",
+            hint="Give it by --new-password-file or --new-password-command.",
+        )
     for _ in range(TRIES_MAX):
         password = _ask(f"{purpose}: ")
         if not password:
@@ -150,11 +155,15 @@ def _run(command: str) -> bytes:
 
     try:
         words = shlex.split(command)
-        if not words:
-            raise PasswordSourceError("the password command is empty")
+    except ValueError as error:
+        raise PasswordSourceError(f"the password command cannot be understood: {error}") from error
+    if not words:
+        raise PasswordSourceError("the password command is empty")
+    try:
         done = subprocess.run(words, stdout=subprocess.PIPE, check=False)
     except (OSError, ValueError) as error:
-        raise PasswordSourceError(f"the password command cannot be run: {shown_text(str(error))}") from error
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise PasswordSourceError(f"the password command cannot be run: {shown_text(words[0])}: {reason}") from error
     if done.returncode:
         raise PasswordSourceError(f"the password command failed with exit code {done.returncode}")
     return done.stdout
@@ -171,6 +180,7 @@ def _ask(prompt: str) -> bytes:
     try:
         return normalize(os.fsencode(getpass.getpass(prompt)))
     except UnicodeDecodeError:
+        print(file=sys.stderr)  # The line of the prompt was not ended.
         raise PasswordSourceError("what was typed is not text in the encoding of this terminal") from None
     except EOFError:
         raise KeyboardInterrupt from None

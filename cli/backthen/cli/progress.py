@@ -83,13 +83,15 @@ class Reporter(Protocol):
 class ConsoleReporter:
     """Problems as they happen, and on a terminal one line that is drawn again and again."""
 
-    def __init__(self, *, draws: bool, clock: Callable[[], float] = monotonic_s) -> None:
+    def __init__(self, *, draws: bool, names_each: bool = False, clock: Callable[[], float] = monotonic_s) -> None:
         """Report on standard error.
 
         Args:
             draws: whether standard error is a terminal whose user wants to see the line.
+            names_each: whether every file is named.
             clock: gives seconds.
         """
+        self._names_each = names_each
         self.problems = 0
         self._amounts = Amounts(clock)
         self._draws = draws
@@ -103,6 +105,8 @@ class ConsoleReporter:
     def advance(self, *, files: int = 0, size: int = 0, current: bytes = b"") -> None:
         """Count, and draw the line when it is time."""
         self._amounts.add(files, size, current)
+        if self._names_each and current:
+            print(f"backthen: {shown_name(current)}", file=sys.stderr)
         if self._draws and (now := self._amounts.clock()) >= self._next:
             self._next = now + _LINE_INTERVAL_S
             width = shutil.get_terminal_size().columns
@@ -166,7 +170,9 @@ def reporter(settings: Settings) -> Iterator[Reporter]:
     if settings.json:
         listener = EventReporter(progress=not settings.quiet)
     else:
-        listener = ConsoleReporter(draws=sys.stderr.isatty() and not settings.quiet)
+        names_each = settings.verbosity > 1 or settings.debug
+        draws = sys.stderr.isatty() and not settings.quiet and not names_each
+        listener = ConsoleReporter(draws=draws, names_each=names_each)
     try:
         yield listener
     finally:

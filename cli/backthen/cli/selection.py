@@ -62,7 +62,8 @@ class Reference:
 def parse_reference(text: str) -> Reference:
     """Split SNAPSHOT[:PATH] at the first `:/`."""
     snapshot, separator, path = text.partition(":/")
-    return Reference(snapshot, os.fsencode(path).strip(b"/") if separator else None)
+    names = [name for name in os.fsencode(path).split(b"/") if name]
+    return Reference(snapshot, b"/".join(names) if separator else None)
 
 
 def find_snapshots(repository: Repository, narrowing: Narrowing) -> list[SnapshotInfo]:
@@ -112,7 +113,13 @@ def parse_selector(text: str, infos: Sequence[SnapshotInfo], now_ns: int) -> Sel
         return AtTime(time_ns)
     if is_id:
         return IdPrefix(words)
+    name, _, path = text.partition(":")
+    if path and not path[0].isdigit():
+        raise RequestError(
+            f"'{shown_text(text)}' is not a snapshot with an absolute path",
+            hint=f"PATH begins with a slash: `{shown_text(name)}:/{shown_text(path)}`.",
+        )
     raise RequestError(
-        f"{shown_text(text)!r} is not a snapshot",
+        f"'{shown_text(text)}' is not a snapshot",
         hint="Give the beginning of an id, `latest`, `latest~2`, or a time such as `2026-11-20` or `yesterday 14:00`.",
     )

@@ -59,11 +59,26 @@ def unlock(locked: LockedRepository, settings: Settings, password: bytes, *, tri
 
     for _ in range(tries - 1 if isinstance(settings.password, Terminal) else 0):
         try:
-            return locked.unlock(password, client())
+            return _unlock_once(locked, settings, password)
         except WrongPassword:
             warn("wrong password, try again")
             password = read_password(settings.password, password_prompt(settings))
-    return locked.unlock(password, client())
+    return _unlock_once(locked, settings, password)
+
+
+def _unlock_once(locked: LockedRepository, settings: Settings, password: bytes) -> Repository:
+    import logging
+
+    from backthen.repository import InvalidRequest, WrongPassword
+
+    try:
+        repository = locked.unlock(password, client())
+    except InvalidRequest as error:  # A recovery key that is mistyped.
+        raise WrongPassword(str(error), hint=error.hint) from error
+    log = logging.getLogger("backthen.cli")
+    log.info("opened the repository %s at %s", repository.id.hex()[:8], settings.location)
+    log.debug("the cache is in %s, what was seen is remembered in %s", settings.cache, settings.state)
+    return repository
 
 
 def folders(settings: Settings) -> Folders:

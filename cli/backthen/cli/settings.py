@@ -65,7 +65,7 @@ def resolve_settings(options: Options, environment: MutableMapping[str, str]) ->
 
     given = environment.pop("BACKTHEN_PASSWORD", None)
     configuration = read_configuration(platformdirs.user_config_path(PROGRAM) / "config.toml")
-    for key in configuration.unknown:
+    for key in configuration.unknown if not options.quiet else ():
         warn(f"the configuration file {configuration.path} has the unknown key `{key}`")
     location = options.repository or environment.get("BACKTHEN_REPOSITORY") or _from_home(configuration.repository)
     cache_dir = options.cache_dir or environment.get("BACKTHEN_CACHE_DIR") or _from_home(configuration.cache_dir)

@@ -101,4 +101,4 @@ def _view(history: History, options: MountOptions) -> View:
         return tree_view(history, info, path, monotonic_ns)
     except NotADirectory as error:
         shown = path.decode(errors="backslashreplace")
-        raise PathNotFound(f"{shown!r} is not a folder, and only a folder can be mounted") from error
+        raise PathNotFound(f"{'/' + shown!r} is not a folder, and only a folder can be mounted") from error

@@ -135,7 +135,9 @@ def prepare_mountpoint(path: Path, *, repository_folder: Path | None = None) -> 
     except OSError as error:
         raise UnusableMountpoint(f"{path} cannot be read: {error.strerror}") from error
     if not os.access(target, os.W_OK):
-        raise UnusableMountpoint(f"{path} belongs to somebody else", hint="Mount at a folder of your own.")
+        raise UnusableMountpoint(
+            f"{path} cannot be written by this user, and mounting needs that", hint="Mount at a folder of your own."
+        )
     return target
 
 

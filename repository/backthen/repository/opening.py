@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from backthen.repository import clock, entropy
 from backthen.repository import format as fmt
 from backthen.repository.catalog import Catalog, ClientState, SnapshotInfo
-from backthen.repository.catalog.slots import OpenedSlot, open_with_password, put_slot
+from backthen.repository.catalog.slots import OpenedSlot, open_with_password, put_slot, remove_foreign_slots
 from backthen.repository.content import SnapshotTree
 from backthen.repository.crypto import (
     ConfigHeader,
@@ -33,7 +34,8 @@ from backthen.repository.ids import RepositoryId
 from backthen.repository.index import LocalIndex
 from backthen.repository.model.records import ChunkerParameters, Configuration, SlotNote
 from backthen.repository.objects import BlobReader, refresh_index
-from backthen.repository.storage import CONFIG_NAME, Storage
+from backthen.repository.source import tag_cache
+from backthen.repository.storage import CONFIG_NAME, Storage, key_name
 
 _log = logging.getLogger(__name__)
 _CHUNKER = ChunkerParameters(
@@ -120,6 +122,8 @@ class Repository:
         self.client = client
         self.cache_folder = folders.cache / name
         self.index = LocalIndex(self.cache_folder / "index", opened.keys)
+        with suppress(OSError):  # it is a courtesy
+            tag_cache(self.cache_folder)
         self.blobs = BlobReader(storage, opened.keys, self.index, self.refresh)
         self.state = ClientState(folders.state / name)
         self.catalog = Catalog(storage, opened.keys, self.state)
@@ -197,6 +201,12 @@ class Repository:
         """Where packs being filled are kept: in the storage when it takes files without a copy, else in the cache."""
         return self.storage.spool or self.cache_folder / "spool"
 
+    @property
+    def own_folders(self) -> tuple[Path, ...]:
+        """The folders of this machine that it fills itself."""
+        folder = self.storage.folder
+        return (self.cache_folder,) if folder is None else (self.cache_folder, folder)
+
     def stored_bytes(self) -> int:
         """Bytes of all packs in storage.
 
@@ -226,7 +236,10 @@ def create_repository(storage: Storage, password: bytes, folders: Folders, clien
     try:
         storage.put(CONFIG_NAME, config)
     except ObjectExists as error:
+        if _read_config(storage) != config:
+            storage.delete(key_name(slot_id))  # another was quicker: nobody's password opens it there
         raise RepositoryExists(f"there is a repository at {storage.location} already") from error
+    remove_foreign_slots(storage, header)
     return Repository(storage, header, OpenedSlot(slot_id, keys), folders, client)
 
 
@@ -249,6 +262,6 @@ def find_repository(storage: Storage, folders: Folders) -> LockedRepository:
 
 def _read_config(storage: Storage) -> bytes | None:
     try:
-        return storage.get(CONFIG_NAME)
+        return storage.get(CONFIG_NAME, 0, fmt.PAYLOAD_BYTES_MAX)
     except ObjectMissing:
         return None

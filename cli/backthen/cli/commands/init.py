@@ -12,7 +12,7 @@ from backthen.cli.documents import print_document
 from backthen.cli.failures import ConfigurationError, ExitCode
 from backthen.cli.names import shown_text
 from backthen.cli.notices import warn
-from backthen.cli.options import current_settings, global_options, new_password_options
+from backthen.cli.options import check_not_empty, current_settings, global_options, new_password_options
 from backthen.cli.passwords import PasswordSource, Terminal, has_terminal, read_new_password
 from backthen.cli.settings import Settings, absolute_location
 
@@ -40,6 +40,7 @@ def init(location: str | None, new_password: PasswordSource | None) -> ExitCode:
 
     settings = current_settings()
     if location is not None:
+        check_not_empty("LOCATION", location)
         settings = replace(settings, location=absolute_location(location), is_location_given=True)
     start_logging(settings)
     _check_free(settings)

@@ -7,7 +7,6 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import unquote, urlsplit
 
 import click
 
@@ -17,6 +16,7 @@ from backthen.cli.names import shown_text
 from backthen.cli.notices import warn
 from backthen.cli.options import current_settings, global_options
 from backthen.cli.passwords import TRIES_MAX, Terminal, read_password
+from backthen.cli.paths import absolute_folder, local_folder
 from backthen.cli.selection import Narrowing, find_snapshot, narrowing_options, parse_reference
 from backthen.cli.session import find_locked, password_prompt, start_logging, unlock
 from backthen.cli.settings import Settings
@@ -59,7 +59,7 @@ def mount(
 
     settings = current_settings()
     start_logging(settings)
-    folder = Path(mountpoint).absolute()
+    folder = absolute_folder(mountpoint)
     prepare_mountpoint(folder, repository_folder=local_folder(settings.location))
     find_locked(settings)
     job = _Job(settings, folder, narrowing, reference, allow_other)
@@ -78,21 +78,13 @@ def umount(mountpoint: str) -> ExitCode:
 
     settings = current_settings()
     start_logging(settings)
-    folder = Path(mountpoint).absolute()
+    folder = absolute_folder(mountpoint)
     unmount(folder)
     if settings.json:
         print_document({"mountpoint": str(folder)})
     elif not settings.quiet:
         print(f"Unmounted {shown_text(str(folder))}")
     return ExitCode.DONE
-
-
-def local_folder(location: str) -> Path | None:
-    """The folder of a repository on this machine, or None."""
-    if "://" not in location:
-        return Path(location)
-    url = urlsplit(location)
-    return Path(unquote(url.path)) if url.scheme == "file" else None
 
 
 def log_path(logs: Path, mountpoint: Path) -> Path:

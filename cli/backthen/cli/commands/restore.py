@@ -9,9 +9,10 @@ import click
 
 from backthen.cli.clocks import monotonic_s
 from backthen.cli.documents import print_event
-from backthen.cli.failures import ExitCode
+from backthen.cli.failures import ExitCode, RequestError
 from backthen.cli.names import shown_text
 from backthen.cli.options import current_settings, global_options
+from backthen.cli.paths import absolute_folder, local_folder
 from backthen.cli.progress import reporter
 from backthen.cli.quantities import count_text, duration_text, size_text
 from backthen.cli.selection import Narrowing, find_snapshot, narrowing_options, parse_reference
@@ -59,7 +60,7 @@ def restore(
     settings = current_settings()
     wanted = parse_reference(reference)
     request = RestoreRequest(
-        target=Path(target).absolute(),
+        target=_outside(absolute_folder(target), local_folder(settings.location)),
         include=include,
         exclude=exclude,
         overwrite=Overwrite(overwrite),
@@ -75,7 +76,16 @@ def restore(
         print_event("summary", {**fields, "problems": listener.problems, "seconds": monotonic_s() - begin})
     elif not settings.quiet:
         _print_report(report, request, problems=listener.problems, seconds=monotonic_s() - begin)
+    if report.damaged:
+        return ExitCode.DAMAGED
     return ExitCode.INCOMPLETE if listener.problems else ExitCode.DONE
+
+
+def _outside(target: Path, repository_folder: Path | None) -> Path:
+    """The target, which must not be in the repository: what is restored there would pass for a part of it."""
+    if repository_folder is not None and target.resolve().is_relative_to(repository_folder.resolve()):
+        raise RequestError(f"{shown_text(str(target))} is inside the repository", hint="Choose another --target.")
+    return target
 
 
 def _report_document(report: RestoreReport) -> dict[str, object]:
@@ -85,6 +95,7 @@ def _report_document(report: RestoreReport) -> dict[str, object]:
         "others": report.others,
         "kept": report.kept,
         "verified": report.verified,
+        "damaged": report.damaged,
         "bytes_written": report.bytes_written,
         "notes": list(report.notes),
     }

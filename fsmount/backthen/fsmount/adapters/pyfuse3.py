@@ -411,6 +411,10 @@ def serve_view(
     pyfuse3.close(unmount=True)
 
 
+_FUSE_HINT = "Is fuse3 installed, and may this user open /dev/fuse?"
+_ALLOW_OTHER_HINT = "Leave out --allow-other, or have `user_allow_other` written into /etc/fuse.conf."
+
+
 def _mount(adapter: Adapter, mountpoint: Path, *, allow_other: bool) -> None:
     options = {"fsname=backthen", "subtype=backthen", "ro", "nosuid", "nodev"}
     if allow_other:
@@ -422,7 +426,7 @@ def _mount(adapter: Adapter, mountpoint: Path, *, allow_other: bool) -> None:
             message = spoken() or str(error)
             raise MountRefused(
                 f"cannot mount at {mountpoint}: {message}",
-                hint="Is fuse3 installed, and may this user open /dev/fuse?",
+                hint=_ALLOW_OTHER_HINT if "user_allow_other" in message else _FUSE_HINT,
             ) from error
 
 

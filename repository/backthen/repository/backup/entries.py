@@ -70,13 +70,14 @@ class EntryMaker:
         return make_entry(problem.name, problem.status, self._owners, error=problem.message)
 
     def _link_name(self, item: Item, parents: Parents) -> Entry:
-        """One of several names of an inode; the inode is saved at the first of them."""
+        """One of several names of an inode; the inode is saved at the first of them through which it can be read."""
         top = self._file_systems.top_of_device(item.status.st_dev, item.path)
         group = self._keys.link_group(top, item.status.st_ino)
         if self._links.add_name(group):
             self._count_further_name(item, parents)
         else:
-            self._links.add_record(group, _encode_entry(self._inode(item, parents)))
+            record = self._inode(item, parents)
+            self._links.add_record(group, _encode_entry(record), is_complete=not record.error)
         return Entry(item.name, EntryType.LINK_NAME, link_group=group)
 
     def _count_further_name(self, item: Item, parents: Parents) -> None:

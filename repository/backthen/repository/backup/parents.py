@@ -7,6 +7,8 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+import msgspec
+
 from backthen.repository.content import Node, SnapshotTree, blobs_of
 from backthen.repository.errors import RepositoryError
 from backthen.repository.model.entry import BlobRef, Entry, EntryType
@@ -93,8 +95,8 @@ class Parents:
     def find_unchanged(self, name: bytes, kind: EntryType, status: os.stat_result) -> tuple[Entry | None, bool]:
         """(the entry of a file whose content and attributes are still the same, whether the name was there at all).
 
-        Times and size must be equal, and older than the tick of the clock in which the parent began. Names are asked
-        in ascending order.
+        Times and size must be equal, and older than the tick of the clock in which the parent began. A directory is
+        never taken over: what is below it is for the walk to find. Names are asked in ascending order.
         """
         is_known = False
         for directory in self._directories:
@@ -105,11 +107,24 @@ class Parents:
             if (
                 entry.mtime_ns == status.st_mtime_ns
                 and entry.ctime_ns == status.st_ctime_ns
-                and entry.type == kind
+                and entry.type == kind != EntryType.DIRECTORY
                 and (entry.size == status.st_size or kind not in (EntryType.FILE, EntryType.SYMLINK))
                 and status.st_ctime_ns < directory.trusted_before_ns
                 and not entry.error
-                and (directory.parent.vouches or all(map(self._rely, blobs_of(self._source, entry))))
+                and (directory.parent.vouches or self._is_stored(entry))
             ):
-                return entry, True
+                return _as_single(entry, name), True
         return None, is_known
+
+    def _is_stored(self, entry: Entry) -> bool:
+        """Whether all blobs of an entry are stored; a list that cannot be read only costs reading the file again."""
+        try:
+            return all(map(self._rely, blobs_of(self._source, entry)))
+        except RepositoryError as error:
+            _log.warning("the unfinished snapshot cannot be used for a file: %s", error)
+            return False
+
+
+def _as_single(entry: Entry, name: bytes) -> Entry:
+    """The entry under its own name, where a parent had it as the record of a link group."""
+    return entry if entry.name == name else msgspec.structs.replace(entry, name=name, names=0)

@@ -34,6 +34,7 @@ from backthen.repository.source import (
     Problem,
     SavedPaths,
     Spill,
+    own_places,
     saved_paths,
     walk,
 )
@@ -108,7 +109,7 @@ def _find_parents(plan: _Plan) -> list[Parent]:
     parents = [Parent(SnapshotTree(info.id, info.root), vouches=True) for info in found]
     since_ns = found[0].started_ns if found else 0
     for unlogged in repository.catalog.partial_roots(request.host, paths)[:1]:
-        if unlogged.root.partial and unlogged.root.started_ns > since_ns:
+        if unlogged.root.started_ns > since_ns:
             parents.insert(0, Parent(SnapshotTree(unlogged.id, unlogged.root), vouches=False))
     return parents
 
@@ -158,7 +159,8 @@ class _Attempt:
         request, repository = self._plan.request, self._plan.repository
         self._plan.progress.start("save")
         spill = Spill(repository.cache_folder / "spool", self._spill_cipher.seal, self._spill_cipher.open)
-        events = walk(self._plan.paths, spill, rules=request.rules, one_file_system=request.one_file_system)
+        own = own_places(repository.own_folders)
+        events = walk(self._plan.paths, spill, rules=request.rules, one_file_system=request.one_file_system, own=own)
         with closing(events):
             for event in events:
                 if type(event) is Item:
@@ -201,6 +203,7 @@ class _Attempt:
     def _add(self, entry: Entry) -> None:
         assert self._builder is not None, "the walk begins by entering the top"
         self._builder.add(entry)
+        self._put_due_checkpoint()
 
     def _enter(self, event: EnterDirectory) -> None:
         entry = self._maker.directory(event)
@@ -218,6 +221,9 @@ class _Attempt:
             return
         self._parents.pop()
         self._builder.leave(event.error)
+        self._put_due_checkpoint()
+
+    def _put_due_checkpoint(self) -> None:
         if clock.monotonic_ns() > self._checkpoint_ns and not self._plan.request.dry_run:
             self._put_checkpoint()
 

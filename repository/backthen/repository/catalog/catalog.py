@@ -85,7 +85,7 @@ class Catalog:
                     continue
                 if (root.host, root.paths) == (host, paths):
                     found.append(UnloggedRoot(id_, root))
-            return sorted(found, key=lambda unlogged: unlogged.root.started_ns, reverse=True)
+            return sorted(found, key=lambda unlogged: (unlogged.root.started_ns, unlogged.root.ended_ns), reverse=True)
 
     def condemned(self) -> Condemned:
         """The packs and roots that prunes have condemned, now or since this object was made.

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from backthen.repository import clock
+from backthen.repository import format as fmt
 from backthen.repository.crypto import (
     ConfigHeader,
     RepositoryKeys,
@@ -185,6 +186,19 @@ def remove_slot(storage: Storage, slots: list[SlotInfo], slot: SlotInfo) -> None
     storage.delete(key_name(slot.id))
 
 
+def remove_foreign_slots(storage: Storage, header: ConfigHeader) -> None:
+    """Remove what killed attempts to make a repository here have left: slots that open nothing.
+
+    Raises:
+        StorageError: the storage failed.
+    """
+    for id_ in _slot_ids(storage):
+        try:
+            _read_slot(storage, header, id_)
+        except DamageError:
+            storage.delete(key_name(id_))
+
+
 def _slot_ids(storage: Storage) -> Iterator[ObjectId]:
     found = (parse_key_name(stored.name) for stored in storage.list("keys"))
     return iter(sorted(id_ for id_ in found if id_ is not None))
@@ -200,7 +214,7 @@ def _read_info(storage: Storage, header: ConfigHeader, opened: OpenedSlot, id_: 
 def _read_slot(storage: Storage, header: ConfigHeader, id_: ObjectId) -> Slot:
     name = key_name(id_)
     try:
-        data = storage.get(name)
+        data = storage.get(name, 0, fmt.PAYLOAD_BYTES_MAX)
     except ObjectMissing as error:
         raise MissingError("it is gone", name=name) from error
     if object_id(data) != id_:

@@ -114,7 +114,10 @@ class SnapshotTree:
                 child = self.lookup(source, node, name) if node.entry.is_directory else None
                 if child is None:
                     shown = path.decode(errors="backslashreplace")
-                    raise PathNotFound(f"the snapshot {self.id.hex()[:8]} has no {shown!r}")
+                    raise PathNotFound(
+                        f"the snapshot {self.id.hex()[:8]} has no {'/' + shown!r}",
+                        hint="`backthen ls --recursive` shows what is in it.",
+                    )
                 node = child
         return node
 

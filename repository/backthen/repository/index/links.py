@@ -9,6 +9,7 @@ from backthen.repository.crypto import SpillCipher
 from backthen.repository.index.temporary import TemporaryTable
 
 _COUNT_BYTES = 4
+_INCOMPLETE = 1 << 31
 
 
 class LinkTable:
@@ -27,19 +28,23 @@ class LinkTable:
         self._table.close()
 
     def add_name(self, key: bytes) -> bool:
-        """Count one more name of a group; False when the group has no record yet."""
+        """Count one more name of a group; False when it has no complete record yet, so that one should be added."""
         value = self._table.get(key)
         if value is None:
             return False
-        names = int.from_bytes(value[:_COUNT_BYTES], "big") + 1
-        self._table.put(key, names.to_bytes(_COUNT_BYTES, "big") + value[_COUNT_BYTES:])
-        return True
+        count = int.from_bytes(value[:_COUNT_BYTES], "big") + 1
+        self._table.put(key, count.to_bytes(_COUNT_BYTES, "big") + value[_COUNT_BYTES:])
+        return not count & _INCOMPLETE
 
-    def add_record(self, key: bytes, record: bytes) -> None:
-        """Keep the record of a group at its first name."""
-        self._table.put(key, (1).to_bytes(_COUNT_BYTES, "big") + self._cipher.seal(record))
+    def add_record(self, key: bytes, record: bytes, *, is_complete: bool = True) -> None:
+        """Keep the record of a group at its first name, or in place of one that was not complete."""
+        value = self._table.get(key)
+        names = 1 if value is None else int.from_bytes(value[:_COUNT_BYTES], "big") & ~_INCOMPLETE
+        count = names if is_complete else names | _INCOMPLETE
+        self._table.put(key, count.to_bytes(_COUNT_BYTES, "big") + self._cipher.seal(record))
 
     def __iter__(self) -> Iterator[tuple[bytes, int, bytes]]:
         """(group key, names, record) in order of the keys."""
         for key, value in self._table:
-            yield key, int.from_bytes(value[:_COUNT_BYTES], "big"), self._cipher.open(value[_COUNT_BYTES:])
+            names = int.from_bytes(value[:_COUNT_BYTES], "big") & ~_INCOMPLETE
+            yield key, names, self._cipher.open(value[_COUNT_BYTES:])

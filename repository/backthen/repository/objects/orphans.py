@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable
 
 from backthen.repository import format as fmt
@@ -13,6 +12,9 @@ from backthen.repository.index import LocalIndex, encode_index
 from backthen.repository.model.records import IndexedPack, IndexObject
 from backthen.repository.packs import PackDirectory, read_pack_directory
 from backthen.repository.storage import Storage, index_name, pack_name
+
+_PACKS_PER_INDEX = 64
+_BLOBS_PER_INDEX = 262_144
 
 
 def load_pack_directory(storage: Storage, keys: RepositoryKeys, pack_id: PackId, length: int) -> PackDirectory:
@@ -38,16 +40,28 @@ def index_orphans(
         StorageError: the storage failed.
         CacheError: the local index cannot be written.
     """
-    found: defaultdict[int, list[IndexedPack]] = defaultdict(list)
+    count = 0
+    found: dict[int, list[IndexedPack]] = {}
     for pack_id, length in packs:
         if not index.has_pack(pack_id):
             try:
                 directory = load_pack_directory(storage, keys, pack_id, length)
             except (DamageError, ObjectMissing, NewerFormatError):
                 continue
-            found[directory.pack_class].append(directory.indexed(pack_id))
-    for pack_class, indexed in found.items():
-        data = encode_index(keys, pack_class, indexed)
-        storage.put(index_name(object_id(data)), data)
-        index.add([(object_id(data), IndexObject(pack_class, tuple(indexed)))])
-    return sum(map(len, found.values()))
+            count += 1
+            waiting = found.setdefault(directory.pack_class, [])
+            waiting.append(directory.indexed(pack_id))
+            blobs = sum(len(pack.prefixes) for pack in waiting) // fmt.ID_PREFIX_BYTES
+            if len(waiting) >= _PACKS_PER_INDEX or blobs >= _BLOBS_PER_INDEX:
+                _put_index(storage, keys, index, directory.pack_class, found.pop(directory.pack_class))
+    for pack_class, waiting in found.items():
+        _put_index(storage, keys, index, pack_class, waiting)
+    return count
+
+
+def _put_index(
+    storage: Storage, keys: RepositoryKeys, index: LocalIndex, pack_class: int, packs: list[IndexedPack]
+) -> None:
+    data = encode_index(keys, pack_class, packs)
+    storage.put(index_name(object_id(data)), data)
+    index.add([(object_id(data), IndexObject(pack_class, tuple(packs)))])

@@ -30,6 +30,8 @@ PAGE_CACHE_BYTES = 24 * fmt.MIB
 _DECODED_PAGE_FACTOR = 8
 _CIPHERS_MAX = 64
 _LOCKS = 64
+_BLOB_END_BYTES = 40
+"""What the end of one blob takes in memory, as an integer in a list."""
 _CHUNK_KINDS = (BlobKind.CHUNK, BlobKind.XATTR)
 _PAGE_KINDS = (BlobKind.PAGE, BlobKind.LIST)
 _UNREADABLE = (DamageError, ObjectMissing, NewerFormatError)
@@ -220,4 +222,4 @@ class _Source:
 
 
 def _segment_cost(segment: SolidBody | RunPiece) -> int:
-    return segment.data.nbytes
+    return segment.data.nbytes + (len(segment.ends) * _BLOB_END_BYTES if isinstance(segment, SolidBody) else 0)

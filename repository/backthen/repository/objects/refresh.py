@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from backthen.repository import format as fmt
 from backthen.repository.crypto import RepositoryKeys, object_id
 from backthen.repository.errors import DamageError, NewerFormatError, ObjectMissing, TamperedError
 from backthen.repository.ids import ObjectId
@@ -45,7 +46,7 @@ def _read(
     for id_ in ids:
         name = index_name(id_)
         try:
-            data = storage.get(name)
+            data = storage.get(name, 0, fmt.PAYLOAD_BYTES_MAX)
         except ObjectMissing:
             continue  # merged away since the listing; what it said stands in the merged object, listed next time
         try:

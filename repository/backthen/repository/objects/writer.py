@@ -181,6 +181,9 @@ class BlobWriter:
     def _work(self, lane: _Lane, size: int, make: Callable[[], Unit]) -> None:
         try:
             lane.place(make())
+        except BaseException as error:
+            self._uploads.fail(error)  # whatever becomes of this error: nothing is flushed after it
+            raise
         finally:
             self._budget.give_back(size)
 
@@ -237,8 +240,8 @@ class _Lane:
         """Remove the file of the open pack."""
         if self._open is not None:
             _, path, file = self._open
-            path.unlink(missing_ok=True)
             with suppress(OSError):  # what a full disk did not take is dropped anyway
+                path.unlink(missing_ok=True)
                 file.close()
 
     def _place_next(self) -> None:
@@ -301,6 +304,10 @@ class _PackUploads:
         if self._failure is not None:
             raise self._failure
 
+    def fail(self, error: BaseException) -> None:
+        """Store nothing more; the first failure is raised by all that follows."""
+        self._failure = self._failure or error
+
     def flush(self) -> None:
         """Wait for all packs, and index those that are not yet."""
         self._pool.submit(self._write_indexes).result()
@@ -316,10 +323,11 @@ class _PackUploads:
             if self._failure is None and not self._is_closing:
                 self._put(pack_class, built)
         except BaseException as error:  # noqa: BLE001 - kept, and raised in the thread that puts
-            self._failure = error
+            self.fail(error)
         finally:
-            file.close()
-            built.path.unlink(missing_ok=True)
+            with suppress(OSError):  # a later run removes what a broken disk keeps; who waits must not wait for ever
+                file.close()
+                built.path.unlink(missing_ok=True)
             self._slots.release()
 
     def _put(self, pack_class: int, built: BuiltPack) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -46,7 +47,7 @@ class PackBuilder:
         self._blobs = bytearray()
         self._prefixes = bytearray()
         self._bytes = _FIXED_BYTES + _DIRECTORY_OVERHEAD_BYTES
-        self._failure: StorageError | None = None
+        self._failure: BaseException | None = None
 
     @property
     def is_empty(self) -> bool:
@@ -72,7 +73,10 @@ class PackBuilder:
         Raises:
             StorageError: the spool file cannot be written.
         """
-        self._check_usable()
+        with self._usable():
+            self._add(unit)
+
+    def _add(self, unit: Sequence[Segment]) -> None:
         if self._cipher is None:
             self._cipher = new_pack_cipher(self._keys, self._class, unit[0].plaintext[: fmt.KIB])
             self._write(self._cipher.header)
@@ -91,7 +95,10 @@ class PackBuilder:
         Raises:
             StorageError: the spool file cannot be written.
         """
-        self._check_usable()
+        with self._usable():
+            return self._finish()
+
+    def _finish(self) -> BuiltPack:
         cipher = self._cipher
         assert cipher is not None and self._segments
         before = fmt.PACK_HEADER_BYTES + sum(length for length, _, _ in self._segments)
@@ -116,28 +123,32 @@ class PackBuilder:
         pack_id = PackId(ObjectId(self._hash.digest()))
         return IndexedPack(pack_id, lengths, counts, bytes(self._prefixes))
 
-    def _check_usable(self) -> None:
-        """After a failed write a segment's number may be used up, and numbers are nonces.
+    @contextmanager
+    def _usable(self) -> Iterator[None]:
+        """After a failure a segment's number may be used up, and numbers are nonces; a unit may be there in part.
 
         Nothing more may be sealed.
         """
         if self._failure is not None:
             raise self._failure
+        try:
+            yield
+        except BaseException as error:
+            self._failure = error
+            raise
 
     def _write(self, data: bytes) -> None:
         self._hash.update(data)
         try:
             self._file.write(data)
         except OSError as error:
-            self._failure = _spool_error(error)
-            raise self._failure from error
+            raise _spool_error(error) from error
 
     def _flush(self) -> None:
         try:
             self._file.flush()
         except OSError as error:
-            self._failure = _spool_error(error)
-            raise self._failure from error
+            raise _spool_error(error) from error
 
 
 def pack_numbers(numbers: Sequence[int]) -> bytes:

@@ -5,12 +5,31 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
-from backthen.repository.content import extents_from
-from backthen.repository.errors import MalformedError
+import msgspec
+
+from backthen.repository.content import extents_from, read_xattrs
+from backthen.repository.errors import DamageError, MalformedError
 from backthen.repository.model.entry import BlobRef, Entry, Extent
 from backthen.repository.objects.source import BlobSource
+from backthen.repository.source import Xattrs
 
 _ZEROS = bytes(1 << 20)
+_OWNER_MODE = 0o700
+
+
+def safe_attributes(source: BlobSource, entry: Entry) -> tuple[Entry, Xattrs, str]:
+    """(the entry, its extended attributes, what is wrong with them or empty).
+
+    Where they are damaged the entry is one for its owner alone: a list of who may read it may be among what is lost.
+
+    Raises:
+        StorageError: the storage failed.
+    """
+    try:
+        return entry, read_xattrs(source, entry), ""
+    except DamageError as error:
+        private = msgspec.structs.replace(entry, mode=entry.mode & _OWNER_MODE)
+        return private, (), f"its extended attributes are lost, so it is for its owner alone now: {error}"
 
 
 def write_content(source: BlobSource, entry: Entry, descriptor: int) -> int:

@@ -17,7 +17,7 @@ from backthen.repository.errors import MalformedError
 from backthen.repository.model.entry import Entry, EntryType
 from backthen.repository.objects.source import BlobSource
 from backthen.repository.restore.attributes import AttributeSetter
-from backthen.repository.restore.content import write_content
+from backthen.repository.restore.content import safe_attributes, write_content
 from backthen.repository.restore.folders import Folder
 from backthen.repository.restore.tally import Note, Tally
 from backthen.repository.source import path_in, path_of, read_target, read_xattrs
@@ -59,7 +59,7 @@ class ItemMaker:
             OSError: it cannot be made.
             RepositoryError: its content cannot be read.
         """
-        xattrs = stored_xattrs(self._source, entry)
+        attributes, xattrs, lost = safe_attributes(self._source, entry)
         directory = folder.descriptor
         is_file = entry.type == EntryType.FILE
         first_name = name if folder.is_made and _is_made_at_once(entry) else self._temporary_name()
@@ -71,7 +71,7 @@ class ItemMaker:
                     self._tally.bytes_written += write_content(self._source, entry, descriptor)
                 handle = descriptor if is_file else path_of(descriptor)
                 clear_acl = folder.inherits_acl and entry.type != EntryType.SYMLINK
-                problem = self._attributes.set_all(handle, entry, xattrs, clear_acl=clear_acl)
+                problem = self._attributes.set_all(handle, attributes, xattrs, clear_acl=clear_acl)
             finally:
                 os.close(descriptor)
             if made != name:
@@ -80,7 +80,7 @@ class ItemMaker:
             with contextlib.suppress(OSError):
                 os.unlink(made, dir_fd=directory)
             raise
-        return problem
+        return self._tally.damage(lost) if lost else problem
 
     def link(self, folder: Folder, name: bytes, first: tuple[int, bytes]) -> bool:
         """Make a further name of a file; False when it cannot be a hard link, which is noted.

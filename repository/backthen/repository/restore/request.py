@@ -56,6 +56,7 @@ class RestoreReport:
         verified: files compared with the snapshot.
         bytes_written: bytes of files, without holes.
         problems: how often the listener was told of a problem.
+        damaged: how many of them are damage of the repository.
         notes: what could not be restored on this system at all, one sentence for each kind.
     """
 
@@ -66,6 +67,7 @@ class RestoreReport:
     verified: int
     bytes_written: int
     problems: int
+    damaged: int
     notes: tuple[str, ...]
 
     @property

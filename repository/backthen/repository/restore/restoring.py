@@ -7,12 +7,12 @@ import os
 from functools import partial
 
 from backthen.repository.content import Node, SnapshotTree
-from backthen.repository.content import read_xattrs as stored_xattrs
 from backthen.repository.errors import DamageError, TargetError
 from backthen.repository.model.entry import EntryType
 from backthen.repository.objects.source import BlobSource
 from backthen.repository.progress import Progress
 from backthen.repository.restore.attributes import AttributeSetter
+from backthen.repository.restore.content import safe_attributes
 from backthen.repository.restore.folders import ABSENT, Folder, Folders, open_top
 from backthen.repository.restore.items import ItemMaker, Unrestorable, is_unchanged
 from backthen.repository.restore.names import FirstNames
@@ -112,7 +112,8 @@ class _Restoring:
                 self._leave(event)
 
     def _tell_damage(self, relative: bytes, error: DamageError) -> None:
-        self._tally.problem(self._target + relative, f"an entry in it cannot be read: {error}")
+        message = self._tally.damage(f"an entry in it cannot be read: {error}")
+        self._tally.problem(self._target + relative, message)
 
     def _tell(self, place: Place | None, name: bytes, message: str) -> None:
         relative = place.relative if place is not None else b""
@@ -171,17 +172,18 @@ class _Restoring:
     def _set_directory(self, place: Place, folder: Folder) -> None:
         entry = place.node.entry
         try:
-            xattrs = stored_xattrs(self._source, entry)
+            attributes, xattrs, lost = safe_attributes(self._source, entry)
             if folder.is_made:
-                problem = self._attributes.set_all(folder.descriptor, entry, xattrs, clear_acl=folder.inherits_acl)
+                problem = self._attributes.set_all(folder.descriptor, attributes, xattrs, clear_acl=folder.inherits_acl)
+            elif lost:
+                problem = ""
             else:
                 status = os.fstat(folder.descriptor)
                 found = read_xattrs(folder.descriptor).xattrs
                 problem = self._attributes.update(folder.descriptor, entry, xattrs, status, found)
+            problem = self._tally.damage(lost) if lost else problem
         except OSError as error:
             problem = self._checked_reason(error)
-        except DamageError as error:
-            problem = str(error)
         problem = problem or (f"it was saved incompletely: {entry.error}" if entry.error else "")
         if problem:
             self._tell(place, b"", problem)
@@ -196,7 +198,7 @@ class _Restoring:
         except OSError as error:
             problem = self._checked_reason(error)
         except DamageError as error:
-            problem = str(error)
+            problem = self._tally.damage(str(error))
         if problem:
             self._tell(place, node.name, problem)
 

@@ -33,12 +33,18 @@ class Tally:
     verified: int = 0
     bytes_written: int = 0
     problems: int = 0
+    damaged: int = 0
     notes: Counter[Note] = field(default_factory=Counter)
 
     def problem(self, path: bytes, message: str) -> None:
         """Name a path that is not restored as it should be."""
         self.problems += 1
         self.progress.problem(path, message)
+
+    def damage(self, message: str) -> str:
+        """Count something that the repository has lost; gives back the message, for whoever knows the path to tell."""
+        self.damaged += 1
+        return message
 
     def report(self) -> RestoreReport:
         """The final report."""
@@ -51,5 +57,6 @@ class Tally:
             verified=self.verified,
             bytes_written=self.bytes_written,
             problems=self.problems,
+            damaged=self.damaged,
             notes=tuple(f"{count:,} times: {text}" for text, count in counted),
         )

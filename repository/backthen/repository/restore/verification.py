@@ -89,7 +89,7 @@ class _Verifying:
         except OSError as error:
             problem = f"it cannot be read back: {reason_of(error)}"
         except DamageError as error:
-            problem = str(error)
+            problem = self._tally.damage(str(error))
         path = self._target + (place.relative if place is not None else b"") + node.name
         self._tally.verified += 1
         self._tally.progress.advance(files=1, size=node.entry.size, current=path)

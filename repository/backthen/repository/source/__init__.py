@@ -25,6 +25,7 @@ from backthen.repository.source.files import (
 )
 from backthen.repository.source.filesystems import FileSystems
 from backthen.repository.source.names import Spill, sorted_names
+from backthen.repository.source.own import OwnPlaces, own_places, tag_cache
 from backthen.repository.source.patterns import PatternList, split_lines
 from backthen.repository.source.roots import SavedPaths, saved_paths
 from backthen.repository.source.walk import Directory, EnterDirectory, Event, Item, LeaveDirectory, Problem, walk
@@ -39,6 +40,7 @@ __all__ = [
     "FileSystems",
     "Item",
     "LeaveDirectory",
+    "OwnPlaces",
     "OwnerNames",
     "PatternList",
     "Problem",
@@ -52,6 +54,7 @@ __all__ = [
     "is_sparse",
     "make_entry",
     "open_file",
+    "own_places",
     "path_in",
     "path_of",
     "read_target",
@@ -62,5 +65,6 @@ __all__ = [
     "sorted_names",
     "split_lines",
     "stretches",
+    "tag_cache",
     "walk",
 ]

@@ -27,6 +27,8 @@ _TYPES = {
 _PERMISSIONS = 0o7777
 _TYPE_BITS = 0o170000
 _NAMES_KEPT_MAX = 10_000
+_TIME_NS_MIN, _TIME_NS_MAX = -(1 << 63), (1 << 64) - 1
+"""What an integer of MessagePack can hold: the years 1677 to 2554. Some file systems know others."""
 _QUIET_ERRORS = frozenset((errno.ENOTSUP, errno.ENODATA, errno.ENOSYS))
 
 Xattrs = tuple[tuple[bytes, bytes], ...]
@@ -115,8 +117,8 @@ def make_entry(
         status.st_gid,
         owners.user(status.st_uid),
         owners.group(status.st_gid),
-        status.st_mtime_ns,
-        status.st_ctime_ns,
+        _bounded_time(status.st_mtime_ns),
+        _bounded_time(status.st_ctime_ns),
         len(target) if kind == EntryType.SYMLINK else size,
         page=page,
         extents=extents,
@@ -129,6 +131,10 @@ def make_entry(
         link_group=link_group,
         error=error,
     )
+
+
+def _bounded_time(time_ns: int) -> int:
+    return min(max(time_ns, _TIME_NS_MIN), _TIME_NS_MAX)
 
 
 def read_target(directory: int, name: bytes) -> bytes:

@@ -10,7 +10,7 @@ from backthen.repository.errors import InvalidRequest
 from backthen.repository.source.patterns import PatternList
 
 CACHE_TAG_NAME = b"CACHEDIR.TAG"
-_CACHE_TAG_SIGNATURE = b"Signature: 8a477f597d28d172789f06886806bc55"
+CACHE_TAG_SIGNATURE = b"Signature: 8a477f597d28d172789f06886806bc55"
 _TAG_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
@@ -84,7 +84,7 @@ def _is_cache_tag(directory: int) -> bool:
         return False
     try:
         is_regular = stat.S_ISREG(os.fstat(descriptor).st_mode)
-        return is_regular and os.read(descriptor, len(_CACHE_TAG_SIGNATURE)) == _CACHE_TAG_SIGNATURE
+        return is_regular and os.read(descriptor, len(CACHE_TAG_SIGNATURE)) == CACHE_TAG_SIGNATURE
     except OSError:
         return False
     finally:

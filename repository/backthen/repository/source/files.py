@@ -105,7 +105,7 @@ def stretches(descriptor: int, status: os.stat_result) -> Iterator[Stretch]:
             yield Stretch(offset, data - offset, is_hole=True)
         if data == size:
             return
-        offset = min(os.lseek(descriptor, data, os.SEEK_HOLE), size)
+        offset = _next_hole(descriptor, data, size)
         yield Stretch(data, offset - data, is_hole=False)
 
 
@@ -115,6 +115,18 @@ def _next_data(descriptor: int, offset: int, size: int) -> int:
         return min(os.lseek(descriptor, offset, os.SEEK_DATA), size)
     except OSError as error:
         if error.errno == errno.ENXIO:
+            return size
+        if error.errno == errno.EINVAL:
+            return offset
+        raise
+
+
+def _next_hole(descriptor: int, offset: int, size: int) -> int:
+    """Where the data at `offset` ends, at most `size`; also where the file got shorter since the data was found."""
+    try:
+        return min(os.lseek(descriptor, offset, os.SEEK_HOLE), size)
+    except OSError as error:
+        if error.errno in (errno.ENXIO, errno.EINVAL):
             return size
         raise
 

@@ -56,6 +56,16 @@ def _device_of(path: bytes) -> int | None:
         return None
 
 
+def devices_of_type(file_system: bytes, mount_table: Path = MOUNT_TABLE) -> frozenset[int]:
+    """The devices (`st_dev`) that are mounted now with a file system of that type."""
+    try:
+        lines = mount_table.read_bytes().splitlines()
+    except OSError:
+        return frozenset()
+    found = (line for line in lines if line.partition(b" - ")[2].split(b" ")[0] == file_system)
+    return frozenset(device for device, _, _ in _parse_mounts(b"\n".join(found)))
+
+
 def _read_mount_points(mount_table: Path) -> dict[int, bytes]:
     """Device to mount point; of several the one that shows the whole file system, then the shortest, then the first."""
     try:

@@ -16,6 +16,7 @@ from backthen.repository.source.attributes import path_in
 from backthen.repository.source.exclusion import Exclusion, ExclusionRules
 from backthen.repository.source.files import open_quietly, reason_of
 from backthen.repository.source.names import Spill, sorted_names
+from backthen.repository.source.own import OwnPlaces
 from backthen.repository.source.roots import Branch, SavedPaths
 
 DESCRIPTORS_MAX = 64
@@ -27,6 +28,7 @@ _ENTER_FLAGS = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _LOOK_FLAGS = getattr(os, "O_PATH", os.O_RDONLY) | _ENTER_FLAGS
 _LIST_FLAGS = os.O_RDONLY | os.O_NONBLOCK | _ENTER_FLAGS
 _REPLACED = "it was replaced while the folder was read"
+_NOTHING_OWN = OwnPlaces()
 _MOVED = "it was moved while it was read; the rest of it is missing"
 
 
@@ -117,7 +119,7 @@ class EnterDirectory(NamedTuple):
 
 
 class Item(NamedTuple):
-    """A name that is not entered; a directory here is a mount point that is saved as an empty directory."""
+    """A name that is not entered; a directory here is a mount point, or one's own, that is saved as an empty one."""
 
     name: bytes
     status: os.stat_result
@@ -164,6 +166,7 @@ def walk(
     *,
     rules: ExclusionRules | None = None,
     one_file_system: bool = False,
+    own: OwnPlaces = _NOTHING_OWN,
     descriptors_max: int = DESCRIPTORS_MAX,
 ) -> Generator[Event]:
     """Everything that a snapshot of `paths` holds, from `/` down.
@@ -173,6 +176,7 @@ def walk(
         spill: where names go that memory must not hold.
         rules: what is left out.
         one_file_system: do not enter other file systems than those of `paths`.
+        own: directories that are not entered either, unless they are on the way to one of `paths`.
         descriptors_max: how many directories are open at once, besides `/`.
 
     Raises:
@@ -181,17 +185,18 @@ def walk(
         OSError: `/` cannot be opened.
     """
     exclusion = rules.compile() if rules is not None else None
-    return _Walk(spill, exclusion, descriptors_max, one_file_system=one_file_system).events(paths.tree())
+    return _Walk(spill, exclusion, own, descriptors_max, one_file_system=one_file_system).events(paths.tree())
 
 
 class _Walk:
     """The directories from `/` to the current one, and the rules."""
 
     def __init__(
-        self, spill: Spill, exclusion: Exclusion | None, descriptors_max: int, *, one_file_system: bool
+        self, spill: Spill, exclusion: Exclusion | None, own: OwnPlaces, descriptors_max: int, *, one_file_system: bool
     ) -> None:
         self._spill = spill
         self._exclusion = exclusion
+        self._own = own
         self._one_file_system = one_file_system
         self._descriptors_max = descriptors_max
         self._stack: list[Directory] = []
@@ -259,7 +264,7 @@ class _Walk:
         crosses = self._one_file_system and status.st_dev != parent.device
         is_listed = branch is not None and branch.is_saved
         if not is_listed and parent.is_listed:
-            if crosses and branch is None:
+            if branch is None and (crosses or self._own.hold(status)):
                 return Item(name, status, parent)
             is_listed = not crosses and not is_excluded
         try:

@@ -38,6 +38,11 @@ class Storage(Protocol):
         ...
 
     @property
+    def folder(self) -> Path | None:
+        """The folder of this machine that holds the objects, or None where they are elsewhere."""
+        ...
+
+    @property
     def spool(self) -> Path | None:
         """A local folder in which a file made for `put_file` is taken without being copied, or None."""
         ...

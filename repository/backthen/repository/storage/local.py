@@ -26,7 +26,7 @@ from typing_extensions import Buffer
 
 from backthen.repository.errors import InvalidRequest, ObjectExists, ObjectMissing, RepositoryExists, StorageError
 from backthen.repository.storage.contract import StoredObject
-from backthen.repository.storage.names import CONFIG_NAME, FOLDERS, check_folder, check_object_name
+from backthen.repository.storage.names import CONFIG_NAME, FOLDERS, check_folder, check_object_name, is_object_name
 
 _SPOOL = "tmp"
 _COPY_BYTES = 1024 * 1024
@@ -80,6 +80,11 @@ class LocalStorage:
     def location(self) -> str:
         """The folder's path."""
         return str(self._root)
+
+    @property
+    def folder(self) -> Path:
+        """The folder itself."""
+        return self._root
 
     @property
     def spool(self) -> Path:
@@ -214,11 +219,16 @@ class LocalStorage:
             )
 
     def _is_leftover(self, name: str) -> bool:
-        """Whether an empty storage may hold it: the top of a fresh disk, and empty folders of a killed `create`."""
+        """Whether an empty storage may hold it: the top of a fresh disk, and what a killed `create` or its user left.
+
+        That is empty folders, and key slots: they come before `config`, and without it they open nothing.
+        """
         if name in ("lost+found", _SPOOL):
             return True
         folder = self._root / name
-        return name in FOLDERS and not folder.is_symlink() and folder.is_dir() and not any(folder.iterdir())
+        if name not in FOLDERS or folder.is_symlink() or not folder.is_dir():
+            return False
+        return all(name == "keys" and is_object_name(f"{name}/{path.name}") for path in folder.iterdir())
 
     def _refuse_taken(self, name: str) -> None:
         """Spare writing what is there already.
