@@ -123,7 +123,7 @@ def _tell_error(error: Exception, *, as_json: bool, debug: bool) -> int:
     if debug:
         print_traceback(error)
     failure = describe(error)
-    if isinstance(error, OSError) and error.filename is None and _is_output_broken():
+    if isinstance(error, OSError) and _is_output_broken(error):
         failure = replace(failure, message=f"standard output cannot be written: {error.strerror}")
     tell(failure, as_json=as_json)
     if isinstance(error, OSError):
@@ -131,10 +131,10 @@ def _tell_error(error: Exception, *, as_json: bool, debug: bool) -> int:
     return failure.code
 
 
-def _is_output_broken() -> bool:
-    """Whether standard output cannot take what is still buffered for it, because a disk is full for example."""
-    try:
-        sys.stdout.flush()
-    except (OSError, ValueError):
-        return True
-    return False
+def _is_output_broken(error: OSError) -> bool:
+    """Whether it was our own printing that failed: the engine's errors come from deeper, and are translated there."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    module = "" if trace is None else str(trace.tb_frame.f_globals.get("__name__"))
+    return error.filename is None and module.startswith(("backthen.cli.", "click."))
