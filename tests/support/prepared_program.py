@@ -13,7 +13,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -40,11 +40,16 @@ class Run(TypedDict):
 class PreparedProgram:
     """Runs the program; use in a `with`."""
 
-    def __init__(self, folder: Path) -> None:
-        """Keep the output of a run in a folder until it is read."""
+    def __init__(self, folder: Path, *, prefix: Sequence[str] = ()) -> None:
+        """Keep the output of a run in a folder until it is read.
+
+        Args:
+            folder: for files of its own.
+            prefix: a command that ends by becoming the one that is given to it, in surroundings of its making.
+        """
         self._folder = folder
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.support.prepared_program"],
+            [*prefix, sys.executable, "-m", "tests.support.prepared_program"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             cwd=ROOT,
@@ -57,6 +62,11 @@ class PreparedProgram:
         for pipe in self._pipes():
             pipe.close()
         self._process.wait()
+
+    @property
+    def root(self) -> Path:
+        """The file system as the program sees it."""
+        return Path(f"/proc/{self._process.pid}/root")
 
     def _pipes(self) -> tuple[IO[bytes], IO[bytes]]:
         assert self._process.stdin is not None
