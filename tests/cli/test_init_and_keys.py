@@ -210,6 +210,11 @@ def test_a_recovery_key_opens(user: User) -> None:
     variables = {"BACKTHEN_PASSWORD_FILE": "", "BACKTHEN_PASSWORD": str(document["recovery_key"])}
     user.run("snapshot", "list", variables=variables)
     assert [key["kind"] for key in keys_of(user)] == ["password", "recovery key"]
+    new = user.home / "new"
+    new.write_text("a new one")
+    new.chmod(0o600)
+    user.run("key", "change-password", "--new-password-file", str(new), variables=variables)
+    assert [key["kind"] for key in keys_of(user)] == ["password", "recovery key", "password"]
 
 
 @pytest.mark.parametrize("command", [["key", "add"], ["key", "change-password"]])

@@ -130,7 +130,6 @@ def test_a_snapshot_does_not_rely_on_a_pack_that_is_gone(scene: Scene) -> None:
     """What a lost pack held is stored again from the live files, for the new snapshot and for the old ones."""
     for name in scene.objects("packs"):
         spoil(scene, name, delete, is_cache_cold=False)
-        os.utime(scene.tree / "letter.txt")
         done = scene.run("snapshot", "create", "--parent", "none", "--json", str(scene.tree))
         target = scene.target / str(scene.tree).lstrip("/")
         scene.run("restore", str(done.events[-1]["id"]), "--target", str(scene.target))

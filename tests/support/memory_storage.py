@@ -39,7 +39,7 @@ class MemoryStorage:
         with self._lock:
             if CONFIG_NAME in self._objects:
                 raise RepositoryExists("there is a repository in memory already")
-            if self._objects:
+            if any(not name.startswith("keys/") for name in self._objects):
                 raise InvalidRequest("the memory is not empty")
 
     def put(self, name: str, data: Buffer) -> None:

@@ -125,7 +125,7 @@ def _derive(derive: Callable[[bytes, KdfParameters], bytes], environment: Mappin
     try:
         header = decode_config((Path(environment["BACKTHEN_REPOSITORY"]) / "config").read_bytes())
         password = Path(environment["BACKTHEN_PASSWORD_FILE"]).read_bytes().removesuffix(b"\n")
-    except (RepositoryError, OSError):
+    except (RepositoryError, OSError, KeyError):
         return
     derive(password, header.kdf)
 

@@ -258,7 +258,9 @@ def test_folders_from_elsewhere_are_refused(storage: Storage, folder: str) -> No
 
 def test_create_refuses_a_repository_and_what_may_be_one(storage: Storage) -> None:
     storage.create()
-    storage.put(key_name(_id(1)), b"slot")
+    storage.put(key_name(_id(1)), b"what a killed create left")
+    storage.create()
+    storage.put(pack_name(PackId(_id(2))), b"data")
     with pytest.raises(InvalidRequest):
         storage.create()
     storage.put(CONFIG_NAME, b"config")

@@ -84,7 +84,7 @@ def check_readable(path: bytes, entry: Entry) -> None:
         what = TYPE_NAMES[entry.type] if entry.type < len(TYPE_NAMES) else "unknown"
         where = f" to {shown_name(entry.target)}" if entry.type == EntryType.SYMLINK else ""
         raise RequestError(f"{shown_name(path)} is not a regular file but: {what}{where}")
-    if entry.error:
+    if entry.is_content_lost:
         raise RequestError(f"{shown_name(path)} could not be read when the snapshot was made: {entry.error}")
 
 

@@ -196,7 +196,7 @@ class View:
         if not isinstance(place, Located):
             raise NotAFile(f"{number} is not a file")
         entry = place.node.entry
-        if entry.error:
+        if entry.is_content_lost or entry.type == EntryType.UNKNOWN:
             raise UnreadAtBackup(f"file with inode number {number} was not saved: {entry.error}")
         if entry.type != EntryType.FILE:
             raise NotAFile(f"{place.node.name!r} is not a file")

@@ -133,6 +133,7 @@ class EntryMaker:
             page=content.page,
             extents=content.extents,
             allocated=content.allocated,
+            error=found.problem,
         )
 
     def _content(self, descriptor: int, status: os.stat_result) -> FileContent:

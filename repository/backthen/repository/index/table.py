@@ -35,9 +35,11 @@ from backthen.repository.crypto import ObjectKind, RepositoryKeys, open_object, 
 from backthen.repository.errors import CacheError, DamageError, NewerFormatError
 from backthen.repository.ids import ObjectId, PackId
 from backthen.repository.model.records import IndexedPack, IndexObject
-from backthen.repository.private import make_private_folder, private_opener
+from backthen.repository.private import PRIVATE_FILE_MODE, make_private_folder, private_opener
 
 _MAP_BYTES = 16 * 1024 * fmt.MIB
+_READERS_MAX = 1024
+_LOCK_BYTES = _READERS_MAX * 64 + 4 * fmt.KIB
 _DELTA_ENTRIES_MIN = 200_000
 _DELTA_SHARE = 10
 _PACK_RECORDS_MAX = 256
@@ -80,9 +82,11 @@ class _Environment:
 
     def __init__(self, path: Path, *, writable: bool, is_building: bool = False) -> None:
         self.path = path
+        if writable:
+            _reserve(path.with_name(f"{path.name}-lock"), _LOCK_BYTES)
         self.env = lmdb.open(
             str(path), subdir=False, map_size=_MAP_BYTES, max_dbs=len(_TABLES), readonly=not writable,
-            lock=writable, create=writable, sync=not is_building, readahead=False, mode=0o600, max_readers=1024,
+            lock=writable, create=writable, sync=not is_building, readahead=False, mode=0o600, max_readers=_READERS_MAX,
         )  # fmt: skip
         if writable:
             self.env.reader_check()
@@ -384,6 +388,19 @@ class LocalIndex:
 
 def _damaged(path: Path, what: str) -> CacheError:
     return CacheError(f"the index cache in {path} is damaged: {what}", hint="Delete the folder: it is made anew.")
+
+
+def _reserve(path: Path, length: int) -> None:
+    """Have room on the disk for a file that LMDB writes through memory: a full disk would kill the process there.
+
+    Raises:
+        OSError: there is no room.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, PRIVATE_FILE_MODE)
+    try:
+        os.posix_fallocate(descriptor, 0, length)
+    finally:
+        os.close(descriptor)
 
 
 def _write_main(path: Path, source: _Generation | None) -> None:

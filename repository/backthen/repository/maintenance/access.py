@@ -43,14 +43,17 @@ def add_recovery_key(repository: Repository) -> tuple[str, ObjectId]:
 
 
 def change_password(repository: Repository, password: bytes) -> ObjectId:
-    """Put a slot for the new password, then delete the one in use.
+    """Put a slot for the new password, then delete the one in use; a recovery key in use stays.
 
     Raises:
         InvalidRequest: the new password is empty.
+        DamageError: a key slot was damaged or changed.
         StorageError: the storage failed.
     """
+    is_password = any(slot.current and slot.kind == "password" for slot in list_access(repository))
     slot_id = add_password(repository, password)
-    repository.storage.delete(key_name(repository.opened.id))
+    if is_password:
+        repository.storage.delete(key_name(repository.opened.id))
     return slot_id
 
 

@@ -87,6 +87,11 @@ class Entry(msgspec.Struct, frozen=True, array_like=True):
     error: str = ""
 
     @property
+    def is_content_lost(self) -> bool:
+        """Whether its content could not be read at all; an error may be about less, such as extended attributes."""
+        return bool(self.error) and self.page is None and not self.extents
+
+    @property
     def is_directory(self) -> bool:
         """Whether the entry is a directory."""
         return self.type == EntryType.DIRECTORY

@@ -191,4 +191,5 @@ def read_xattrs(file: int | bytes) -> XattrRead:
 
 
 def _unread(what: str, error: OSError) -> str:
-    return f"{what} cannot be read: {reason_of(error)}"
+    text = f"{what} cannot be read: {reason_of(error)}"
+    return text.encode(errors="surrogateescape").decode(errors="backslashreplace")

@@ -24,9 +24,13 @@ class OwnPlaces:
     folders: frozenset[tuple[int, int]] = frozenset()
     devices: frozenset[int] = frozenset()
 
-    def hold(self, status: os.stat_result) -> bool:
-        """Whether a directory is one of them."""
-        return (status.st_dev, status.st_ino) in self.folders or status.st_dev in self.devices
+    def hold(self, status: os.stat_result, device_above: int) -> bool:
+        """Whether a directory is one of them, given the device of the one above.
+
+        Whoever saves a folder inside of a mounted history means it, so only the way into such a mount counts.
+        """
+        enters_mount = status.st_dev != device_above and status.st_dev in self.devices
+        return enters_mount or (status.st_dev, status.st_ino) in self.folders
 
 
 def own_places(folders: Iterable[Path]) -> OwnPlaces:

@@ -264,7 +264,7 @@ class _Walk:
         crosses = self._one_file_system and status.st_dev != parent.device
         is_listed = branch is not None and branch.is_saved
         if not is_listed and parent.is_listed:
-            if branch is None and (crosses or self._own.hold(status)):
+            if branch is None and (crosses or self._own.hold(status, parent.device)):
                 return Item(name, status, parent)
             is_listed = not crosses and not is_excluded
         try:
