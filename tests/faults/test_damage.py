@@ -5,7 +5,6 @@ What is legitimately not noticed is said beside the test that allows it.
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 

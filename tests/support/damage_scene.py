@@ -111,6 +111,7 @@ def make_scene(folder: Path, prepared: PreparedProgram) -> Scene:
     for text in ("Dear all,\n", "Dear all, once more\n"):
         (tree / "letter.txt").write_text(text)
         (tree / "below" / text[:8]).write_bytes(random.Random(text).randbytes(300_000))
+        prepared.run(user, "check")  # takes a while: what changed in the tick of a snapshot's begin is read again
         done = prepared.run(user, "snapshot", "create", "--json", str(tree))
         ids.append(str(done.events[-1]["id"]))
         contents[ids[-1]] = contents_of(tree)
