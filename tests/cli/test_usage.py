@@ -7,28 +7,11 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from tests.cli.conftest import User, program
-
-
-@pytest.mark.parametrize(("option", "limit_s"), [("--version", 0.15), ("--help", 0.2)])
-def test_it_starts_at_once(newcomer: User, option: str, limit_s: float) -> None:
-    took = []
-    for _ in range(7):
-        begin = time.perf_counter()
-        newcomer.run(option)
-        took.append(time.perf_counter() - begin)
-    bare = []
-    for _ in range(3):
-        begin = time.perf_counter()
-        subprocess.run([sys.executable, "-c", "pass"], check=True)
-        bare.append(time.perf_counter() - begin)
-    # A busy machine makes the interpreter itself slow: what it needs above its usual 15 ms is not ours.
-    assert min(took) - max(min(bare) - 0.015, 0) < limit_s
 
 
 @pytest.mark.parametrize("option", ["--version", "--help"])
