@@ -113,7 +113,7 @@ class SnapshotTree:
             if name:
                 child = self.lookup(source, node, name) if node.entry.is_directory else None
                 if child is None:
-                    shown = path.decode(errors="backslashreplace")
+                    shown = path.strip(b"/").decode(errors="backslashreplace")
                     raise PathNotFound(
                         f"the snapshot {self.id.hex()[:8]} has no {'/' + shown!r}",
                         hint="`backthen ls --recursive` shows what is in it.",
