@@ -47,17 +47,6 @@ def test_closed_streams_are_no_error(user: User, closing: str) -> None:
     assert (0, "") == (done.returncode, done.stderr)
 
 
-def test_output_that_cannot_be_written_is_named(user: User) -> None:
-    with open("/dev/full", "wb") as full:
-        done = subprocess.run(
-            [*program(), "stats"], stdout=full, stderr=subprocess.PIPE, env=user.environment, check=False, text=True
-        )
-    assert (1, "backthen: standard output cannot be written: No space left on device\n") == (
-        done.returncode,
-        done.stderr,
-    )
-
-
 def test_a_password_command_that_is_not_there_is_named(user: User) -> None:
     done = user.run("stats", "--password-command", "no-such-program --now", code=1)
     assert "no-such-program: No such file or directory" in done.err
@@ -132,3 +121,13 @@ main()
         [sys.executable, "-c", code], capture_output=True, text=True, env=newcomer.environment, check=False
     )
     assert (130, "backthen: interrupted\n") == (done.returncode, done.stderr)
+
+
+def test_a_mountpoint_is_named_without_the_folders_that_were_only_passed_through(user: User, past: Path) -> None:
+    passed = user.home / "passed"
+    passed.mkdir()
+    document = user.run("mount", "--json", "../Past", cwd=passed).document
+    assert str(past) == document["mountpoint"]
+    assert ".." not in str(document["log"])
+    passed.rmdir()
+    user.run("umount", str(document["mountpoint"]))

@@ -130,7 +130,7 @@ def test_output_that_cannot_be_written_is_an_error(user: User) -> None:
             check=False,
         )
     assert process.returncode == 1
-    assert process.stderr == b"backthen: the system refused: No space left on device\n"
+    assert process.stderr == b"backthen: standard output cannot be written: No space left on device\n"
 
 
 def test_the_password_is_not_inherited_by_what_we_start(user: User) -> None:

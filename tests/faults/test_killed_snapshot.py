@@ -19,14 +19,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import User, program
+from tests.cli.conftest import User, program, settle
 from tests.support.damage_scene import Contents, contents_of
 from tests.support.killing import Moment, kill_at, moments, sample
 from tests.support.prepared_program import PreparedProgram
 
 MIB = 1 << 20
 SNAPSHOT_KILLS = 22
-INIT_KILLS = 6
+INIT_KILLS = 5
 PASSWORD_KILLS = 5
 
 
@@ -210,27 +210,30 @@ def test_what_a_long_run_put_vouches_for_nothing(interrupted: Interrupted) -> No
 def test_init_killed_anywhere_leaves_none_or_one_that_works(
     tmp_path: Path, prepared: PreparedProgram, newcomer: User
 ) -> None:
-    password = newcomer.home / "password"
-    password.write_text("password\n")
-    password.chmod(0o600)
-    found: list[Moment] = []
-    outcomes = set()
-    for number in range(INIT_KILLS + 1):
-        user = _copy(newcomer, tmp_path / f"home {number}")
-        user.variables |= {
-            "BACKTHEN_PASSWORD_FILE": str(user.home / "password"),
-            "BACKTHEN_REPOSITORY": str(user.home / "repository"),
-        }
-        if number == 0:
-            found = sample(moments(user, tmp_path / "log", [user.home], "init"), INIT_KILLS)
-            continue
-        kill_at(user, found[number - 1], "init")
+    undisturbed = _prospective(newcomer, tmp_path / "undisturbed")
+    found = moments(undisturbed, tmp_path / "log", [undisturbed.home], "init")
+    named = [moment for moment in found if moment.call in ("link", "linkat")]
+    assert len(named) == 2, "the key slot, then the configuration"
+    outcomes, half_made = set(), 0
+    for number, moment in enumerate(dict.fromkeys([*named, *sample(found, INIT_KILLS)])):
+        user = _prospective(newcomer, tmp_path / f"victim {number}")
+        kill_at(user, moment, "init")
+        slots, config = user.home / "repository" / "keys", user.home / "repository" / "config"
+        half_made += slots.exists() and any(slots.iterdir()) and not config.exists()
         # 1: there is one already, and it was left as it is
         outcomes.add(prepared.run(user, "init", code=None).code)
-        prepared.run(user, "snapshot", "create", "-q", str(password))
+        prepared.run(user, "snapshot", "create", "-q", user.variables["BACKTHEN_PASSWORD_FILE"])
         prepared.run(user, "check", "--read-data")
-        assert len(list((user.home / "repository" / "keys").iterdir())) == 1
+        assert len(list(slots.iterdir())) == 1
     assert {0, 1} == outcomes
+    assert half_made
+
+
+def _prospective(newcomer: User, home: Path) -> User:
+    """Somebody in a home of his own who is about to make a repository."""
+    user = _copy(newcomer, home)
+    settle(user)
+    return user
 
 
 def test_a_password_change_killed_anywhere_leaves_a_way_in(

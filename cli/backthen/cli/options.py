@@ -118,7 +118,7 @@ def _global_options(hidden: bool) -> tuple[Callable[[_Command], _Command], ...]:
         kept("--cache-dir", metavar="DIR", help="Keep the cache in DIR. [BACKTHEN_CACHE_DIR]"),
         kept("--json", is_flag=True, help="Print JSON, for programs."),
         kept("-q", "--quiet", is_flag=True, help="Print nothing but errors and what was asked for."),
-        kept("-v", "--verbose", count=True, help="Log what is done; twice: in detail."),
+        kept("-v", "--verbose", count=True, help="Log what is done; twice: name each file."),
         kept("--debug", is_flag=True, help="Log everything, and show the traceback of an error."),
         option("--version", is_flag=True, is_eager=True, callback=_print_version, help="Print the version."),
     )

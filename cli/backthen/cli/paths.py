@@ -25,14 +25,14 @@ def absolute_source(path: str) -> bytes:
 
 
 def absolute_folder(path: str) -> Path:
-    """A folder that was named on the command line, made absolute.
+    """A folder that was named on the command line, made absolute as `absolute_source` does it.
 
     Raises:
         UsageFailure: the name is empty, which would mean the working directory and never does.
     """
     if not path:
         raise UsageFailure("an empty path names nothing", hint="For the working directory say `.`.")
-    return Path(path).absolute()
+    return Path(os.fsdecode(absolute_source(path)))
 
 
 def local_folder(location: str) -> Path | None:
