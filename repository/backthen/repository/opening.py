@@ -25,6 +25,7 @@ from backthen.repository.crypto import (
 from backthen.repository.errors import (
     DamageError,
     InvalidRequest,
+    MissingError,
     ObjectExists,
     ObjectMissing,
     RepositoryExists,
@@ -248,12 +249,15 @@ def find_repository(storage: Storage, folders: Folders) -> LockedRepository:
 
     Raises:
         RepositoryNotFound: there is none.
+        MissingError: there are snapshots, but their `config` is gone.
         MalformedError: its `config` was damaged or changed.
         NewerFormatError: it needs a newer version of the program.
         StorageError: the storage failed.
     """
     config = _read_config(storage)
     if config is None:
+        if any(True for _ in storage.list("roots")):
+            raise MissingError("it is gone, and without it the repository cannot be opened", name=CONFIG_NAME)
         raise RepositoryNotFound(
             f"there is no repository at {storage.location}", hint=f"Make one with `backthen init {storage.location}`."
         )
