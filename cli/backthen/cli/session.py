@@ -69,8 +69,10 @@ def unlock(locked: LockedRepository, settings: Settings, password: bytes, *, tri
 def _unlock_once(locked: LockedRepository, settings: Settings, password: bytes) -> Repository:
     import logging
 
+    from backthen.cli.allocation import reuse_freed_memory
     from backthen.repository import InvalidRequest, WrongPassword
 
+    reuse_freed_memory()
     try:
         repository = locked.unlock(password, client())
     except InvalidRequest as error:  # A recovery key that is mistyped.

@@ -70,6 +70,10 @@ class PackRecord(NamedTuple):
     counts: tuple[int, ...]
     offsets: tuple[int, ...]
 
+    def is_run(self, segment: int) -> bool:
+        """Whether the blob that begins in a segment goes on in the next one."""
+        return segment + 1 < len(self.counts) and not self.counts[segment + 1]
+
 
 class _Marker(msgspec.Struct, frozen=True, array_like=True):
     generation: int

@@ -142,7 +142,7 @@ class BlobReader:
         blocking: bool,
     ) -> bytes | memoryview:
         pack = self._index.pack(location)
-        if ref.length > fmt.RUN_PIECE_BYTES:
+        if pack.is_run(location.segment):
             return self._read_run(pack, location.segment, ref, offset, end, blocking=blocking)
         body = self._segment(pack, location.segment, FORM_SOLID, blocking=blocking)
         blob = body.blob(location.ordinal) if isinstance(body, SolidBody) else memoryview(b"")

@@ -15,14 +15,15 @@ import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from itertools import combinations, count
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from typing_extensions import Buffer
 
 from backthen.repository import format as fmt
 from backthen.repository.bounded import ByteBudget
-from backthen.repository.compression import Compression
+from backthen.repository.compression import Compression, looks_compressed
 from backthen.repository.crypto import BlobKind, RepositoryKeys, object_id
 from backthen.repository.errors import ObjectExists
 from backthen.repository.ids import PackId
@@ -42,7 +43,7 @@ _CLASSES = {
 _WORKERS = 2
 _BYTES_IN_FLIGHT_MAX = 16 * fmt.MIB
 _PACKS_WAITING_MAX = 2
-_LOOKAHEAD_UNITS = 6
+_LOOKAHEAD_UNITS = 8
 _BEST_FIT_BELOW_BYTES = 4 * fmt.MIB
 _BLOBS_PER_INDEX = 65_536
 _PACKS_PER_INDEX = 8
@@ -155,14 +156,17 @@ class BlobWriter:
 
     def _append(self, record: BlobRecord, data: bytes) -> None:
         lane = self._lanes[_CLASSES[BlobKind(record.kind)]]
-        if record.length > fmt.RUN_PIECE_BYTES:
-            self._submit(lane, record.length, lambda: make_run(data, record, self._compression))
+        if record.length > fmt.RUN_PIECE_BYTES and not self._is_worth_compressing(data):
+            self._submit(lane, record.length, lambda: make_run(data, record))
             return
         if lane.batch_bytes + record.length > fmt.SOLID_BYTES_MAX or len(lane.batch) == fmt.SOLID_BLOBS_MAX:
             self._submit_batch(lane)
         lane.batch.append(data)
         lane.batch_records.append(record)
         lane.batch_bytes += record.length
+
+    def _is_worth_compressing(self, data: bytes) -> bool:
+        return bool(self._compression.level) and not looks_compressed(memoryview(data))
 
     def _submit_batch(self, lane: _Lane) -> None:
         if lane.batch:
@@ -196,10 +200,19 @@ class BlobWriter:
             self._pending.difference_update(prefixes[at : at + step] for at in range(0, len(prefixes), step))
 
 
-class _Lane:
-    """Packs of one class being filled.
+class _OpenPack(NamedTuple):
+    """A pack being filled and its spool file."""
 
-    The open batch (main thread), units waiting for a place, the open pack (under the lock).
+    builder: PackBuilder
+    path: Path
+    file: BinaryIO
+
+
+class _Lane:
+    """Packs of one class being filled, at most one by each worker at a time.
+
+    The open batch belongs to the thread that puts; units waiting for a place and packs nobody is filling are under the
+    lock. Sealing and writing are done outside of it, or the workers would wait for each other.
     """
 
     def __init__(
@@ -211,7 +224,7 @@ class _Lane:
         self._store = store
         self._lock = threading.Lock()
         self._ready: list[tuple[int, Unit]] = []
-        self._open: tuple[PackBuilder, Path, BinaryIO] | None = None
+        self._idle: list[_OpenPack] = []
         self.batch: list[bytes] = []
         self.batch_records: list[BlobRecord] = []
         self.batch_bytes = 0
@@ -226,51 +239,62 @@ class _Lane:
         """Hand over a compressed unit; it goes into a pack now or when there are enough to choose from."""
         with self._lock:
             self._ready.append((PackBuilder.cost(unit), unit))
-            while len(self._ready) > _LOOKAHEAD_UNITS:
-                self._place_next()
+        self._place_down_to(_LOOKAHEAD_UNITS)
 
     def finish(self) -> None:
-        """Place what waits and close the open pack."""
-        with self._lock:
-            while self._ready:
-                self._place_next()
-            self._close()
+        """Place what waits and close all packs. No unit may be on its way."""
+        self._place_down_to(0)
+        while self._idle:
+            self._close(self._idle.pop())
 
     def discard(self) -> None:
-        """Remove the file of the open pack."""
-        if self._open is not None:
-            _, path, file = self._open
+        """Remove the files of packs that were not closed."""
+        for pack in self._idle:
             with suppress(OSError):  # what a full disk did not take is dropped anyway
-                path.unlink(missing_ok=True)
-                file.close()
+                pack.path.unlink(missing_ok=True)
+                pack.file.close()
 
-    def _place_next(self) -> None:
-        builder = self._builder()
-        index = self._choose(builder.room, is_empty=builder.is_empty)
-        if index is None:
-            self._close()
-        else:
-            builder.add(self._ready.pop(index)[1])
+    def _place_down_to(self, waiting_max: int) -> None:
+        pack: _OpenPack | None = None
+        while True:
+            with self._lock:
+                if len(self._ready) <= waiting_max:
+                    if pack is not None:
+                        self._idle.append(pack)
+                    return
+                if pack is None:
+                    pack = self._idle.pop() if self._idle else self._new_pack()
+                chosen = self._choose(pack.builder.room, is_empty=pack.builder.is_empty)
+                unit = None if chosen is None else self._ready.pop(chosen)[1]
+            try:
+                if unit is not None:
+                    pack.builder.add(unit)
+                    continue
+            except BaseException:
+                with self._lock:
+                    self._idle.append(pack)
+                raise
+            self._close(pack)
+            pack = None
 
     def _choose(self, room: int, *, is_empty: bool) -> int | None:
-        """The next unit for a pack: in order while there is room, by best fit near its end, None when none fits."""
+        """The next unit for a pack: in order while there is room, near its end one of the two that fill it best.
+
+        None when none fits.
+        """
         if is_empty or room >= _BEST_FIT_BELOW_BYTES:
             return 0
-        fitting = [(cost, -index) for index, (cost, _) in enumerate(self._ready) if cost <= room]
-        return -max(fitting)[1] if fitting else None
+        costs = [cost for cost, _ in self._ready]
+        pairs = [(one + other, index) for (index, one), (_, other) in combinations(enumerate(costs), 2)]
+        fitting = [choice for choice in (*zip(costs, count(), strict=False), *pairs) if choice[0] <= room]
+        return max(fitting)[1] if fitting else None
 
-    def _builder(self) -> PackBuilder:
-        if self._open is None:
-            path, file = new_spool_file(self._spool)
-            self._open = (PackBuilder(self._keys, self._class, path, file), path, file)
-        return self._open[0]
+    def _new_pack(self) -> _OpenPack:
+        path, file = new_spool_file(self._spool)
+        return _OpenPack(PackBuilder(self._keys, self._class, path, file), path, file)
 
-    def _close(self) -> None:
-        if self._open is not None:
-            builder, _, file = self._open
-            built = builder.finish()
-            self._open = None
-            self._store(self._class, built, file)
+    def _close(self, pack: _OpenPack) -> None:
+        self._store(self._class, pack.builder.finish(), pack.file)
 
 
 class _PackUploads:

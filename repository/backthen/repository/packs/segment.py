@@ -16,6 +16,7 @@ FORM_SOLID = 0
 FORM_RUN = 1
 _CODEC_STORED = 0
 _CODEC_ZSTD = 1
+_FEW_LARGE_BLOBS = 4
 _PREFIX = struct.Struct(">BI")
 _PIECE = struct.Struct(">32sII")
 
@@ -67,18 +68,22 @@ class RunPiece(NamedTuple):
 def make_solid(blobs: Sequence[bytes], records: Sequence[BlobRecord], compression: Compression) -> Segment:
     """One segment of small blobs."""
     lengths = struct.pack(f">I{len(blobs)}I", len(blobs), *map(len, blobs))
-    return Segment(FORM_SOLID, _encode_body(b"".join((lengths, *blobs)), compression), tuple(records))
+    return Segment(FORM_SOLID, _encode_body(b"".join((lengths, *blobs)), compression, len(blobs)), tuple(records))
 
 
-def make_run(blob: bytes, record: BlobRecord, compression: Compression) -> list[Segment]:
-    """The segments of one large blob, 256 KiB of it in each."""
+def make_run(blob: bytes, record: BlobRecord) -> list[Segment]:
+    """The segments of one large blob that does not compress, 256 KiB of it in each, stored as they are.
+
+    Small pieces make reading a few bytes of it cheap, and nothing is lost by it.
+    """
     view = memoryview(blob)
-    store = looks_compressed(view)
     segments = []
     for number, offset in enumerate(range(0, len(view), fmt.RUN_PIECE_BYTES)):
         piece = view[offset : offset + fmt.RUN_PIECE_BYTES]
-        body = b"".join((_PIECE.pack(record.id, record.length, number), piece))
-        plaintext = _PREFIX.pack(_CODEC_STORED, len(body)) + body if store else _encode_body(body, compression)
+        length = _PIECE.size + len(piece)
+        plaintext = b"".join(
+            (_PREFIX.pack(_CODEC_STORED, length), _PIECE.pack(record.id, record.length, number), piece)
+        )
         segments.append(Segment(FORM_RUN, plaintext, () if number else (record,)))
     return segments
 
@@ -113,14 +118,13 @@ def verify_body(body: memoryview, form: int) -> SolidBody | RunPiece:
     return _decode_solid(body)
 
 
-def _encode_body(body: bytes, compression: Compression) -> bytes:
+def _encode_body(body: bytes, compression: Compression, count: int) -> bytes:
     if compression.level and not looks_compressed(memoryview(body)):
-        frame = compress(body, compression.level)
+        frame = compress(body, compression.level if count > _FEW_LARGE_BLOBS else min(compression.level, 2))
         if len(frame) < len(body):
-            plaintext = _PREFIX.pack(_CODEC_ZSTD, len(body)) + frame
-            if decode_body(plaintext) != body:
+            if decompress(frame, len(body)) != body:
                 raise AssertionError("zstd did not give back what it was given")
-            return plaintext
+            return _PREFIX.pack(_CODEC_ZSTD, len(body)) + frame
     return _PREFIX.pack(_CODEC_STORED, len(body)) + body
 
 
