@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from backthen.repository import format as fmt
-from backthen.repository.compression import Compression
 from backthen.repository.crypto import BlobKind
 from backthen.repository.errors import RepositoryError, StorageError
 from backthen.repository.objects import index_orphans, orphans, writer
@@ -70,10 +69,10 @@ def test_nothing_is_flushed_after_a_worker_failed_even_if_its_error_was_caught(
 
     units = iter(range(20))
 
-    def fail_once(data: bytes, record: BlobRecord, compression: Compression) -> list[Segment]:
+    def fail_once(data: bytes, record: BlobRecord) -> list[Segment]:
         if next(units) == 0:
             raise OSError("from where nobody expects it")
-        return make_run(data, record, compression)
+        return make_run(data, record)
 
     monkeypatch.setattr(writer, "make_run", fail_once)
     with client.writer() as own:
@@ -90,7 +89,7 @@ def test_nothing_is_flushed_after_a_worker_failed_even_if_its_error_was_caught(
 def test_a_pack_that_holds_part_of_a_blob_is_never_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = random_bytes(600_000)
     record = BlobRecord(BlobKind.CHUNK, KEYS.blob_id(BlobKind.CHUNK, data), len(data))
-    unit = make_run(data, record, Compression())
+    unit = make_run(data, record)
     real = builder._seal_verified
     sealed: list[bytes] = []
 

@@ -188,6 +188,7 @@ def test_an_unfinished_run_is_taken_up_at_its_last_checkpoint_also_within_one_fo
     with repository:
         with monkeypatch.context() as patch:
             patch.setattr(snapshot, "_CHECKPOINT_NS", -1)
+            patch.setattr(snapshot, "_ENTRIES_BETWEEN_LOOKS", 1)
             with pytest.raises(KeyboardInterrupt):
                 create_snapshot(repository, request, Stopping(tree / names[-1]))
         unlogged = repository.catalog.partial_roots("host", request.paths)

@@ -96,7 +96,7 @@ def test_blobs_side_by_side_compress_together() -> None:
 def test_a_run_has_pieces_of_256_kib_and_its_blob_in_the_first() -> None:
     blob = random_bytes(600_000)
     record = blob_record(BlobKind.CHUNK, blob)
-    segments = make_run(blob, record, Compression())
+    segments = make_run(blob, record)
     assert [(record,), (), ()] == [segment.blobs for segment in segments]
     pieces = [verify_body(decode_body(segment.plaintext), FORM_RUN) for segment in segments]
     assert [262_144, 262_144, 75_712] == [len(piece.data) for piece in pieces if isinstance(piece, RunPiece)]
@@ -283,7 +283,8 @@ def test_packs_are_filled_to_the_last_percent(tmp_path: Path) -> None:
         ]
         used += PackBuilder.cost(unit)
         lane.place(unit)
-    waiting = sum(cost for cost, _ in lane._ready) + fmt.PACK_BYTES_TARGET - lane._builder().room
+    unfinished = sum(fmt.PACK_BYTES_TARGET - pack.builder.room for pack in lane._idle)
+    waiting = sum(cost for cost, _ in lane._ready) + unfinished
     lane.discard()
     assert {fmt.PACK_BYTES_TARGET} == set(lengths), "all of one length: nothing says what is in them"
     assert (sum(lengths) - (used - waiting)) / sum(lengths) < 0.01

@@ -47,7 +47,7 @@ def blob_record(kind: BlobKind, data: bytes) -> BlobRecord:
 def make_units(blobs: Sequence[bytes], kind: BlobKind, compression: Compression) -> list[list[Segment]]:
     """Large blobs as runs, small ones in threes as solid segments."""
     small = [blob for blob in blobs if len(blob) <= fmt.RUN_PIECE_BYTES]
-    units = [make_run(blob, blob_record(kind, blob), compression) for blob in blobs if len(blob) > fmt.RUN_PIECE_BYTES]
+    units = [make_run(blob, blob_record(kind, blob)) for blob in blobs if len(blob) > fmt.RUN_PIECE_BYTES]
     for at in range(0, len(small), 3):
         group = small[at : at + 3]
         units.append([make_solid(group, [blob_record(kind, blob) for blob in group], compression)])

@@ -173,7 +173,7 @@ def test_packs_that_wait_are_dropped_when_the_writer_is_left(
     monkeypatch.setattr(storage, "put_file", waiting)
     monkeypatch.setattr(writer._PackUploads, "close", releasing)
     with client.writer() as own:
-        for number in range(12):
+        for number in range(14):
             own.put(BlobKind.CHUNK, random_bytes(500_000, number))
         for future in list(own._futures):
             future.result()

@@ -251,7 +251,7 @@ RUN = bytes(300_000)
 def _segments() -> Value:
     solid = make_solid(SOLID, [_record(BlobKind.CHUNK, blob) for blob in SOLID], Compression(0))
     compressed = make_solid(SOLID, [_record(BlobKind.CHUNK, blob) for blob in SOLID], Compression())
-    run = make_run(RUN, _record(BlobKind.CHUNK, RUN), Compression())
+    run = make_run(RUN, _record(BlobKind.CHUNK, RUN))
     return {
         "blobs": [blob.hex() for blob in SOLID],
         "stored": solid.plaintext.hex(),
@@ -264,7 +264,7 @@ def _pack() -> Value:
     file = io.BytesIO()
     builder = PackBuilder(KEYS, fmt.PACK_CLASS_DATA, FILE, file)
     builder.add([make_solid(SOLID, [_record(BlobKind.CHUNK, blob) for blob in SOLID], Compression())])
-    builder.add(make_run(RUN, _record(BlobKind.CHUNK, RUN), Compression()))
+    builder.add(make_run(RUN, _record(BlobKind.CHUNK, RUN)))
     built = builder.finish()
     return {
         "pack": file.getvalue().hex(),

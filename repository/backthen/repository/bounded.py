@@ -41,6 +41,10 @@ class LRUCache(Generic[_Key, _Value]):
                 self._entries[key] = value
             return value
 
+    def __contains__(self, key: _Key) -> bool:
+        """Whether the value is there; how recently it was used does not change."""
+        return key in self._entries
+
     def __setitem__(self, key: _Key, value: _Value) -> None:
         """Keep a value; others go to make room."""
         with self._lock:

@@ -139,7 +139,8 @@ class Repository:
         self.close()
 
     def close(self) -> None:
-        """Let go of the local index."""
+        """Stop reading ahead and let go of the local index."""
+        self.blobs.close()
         self.index.close()
 
     @property

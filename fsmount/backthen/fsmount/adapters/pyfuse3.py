@@ -10,12 +10,14 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import select
 import signal
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Concatenate, Generic, NoReturn, ParamSpec, TypeVar
 
 import pyfuse3
@@ -83,6 +85,9 @@ WORKERS_MAX = 16
 TASKS_IDLE = 8
 TASKS_MAX = 512
 """Requests in flight at once. Above the workers, so that what is in memory is answered while all workers wait."""
+BURST_PAUSE_MS = 2
+BURST_MAX = 64
+"""Requests that are read without giving trio a chance; a burst ends with a pause."""
 REPORTS_MAX = 1024
 
 _BLOCK_BYTES = 4096
@@ -115,6 +120,60 @@ class _Handles(Generic[_Open]):
         del self._open[handle]
 
 
+class _ReadTurn:
+    """Whose turn it is to wait for the kernel's next request; stands in for the lock that pyfuse3 makes.
+
+    Requests come in bursts, and a detour through trio costs more than most answers. So a task that answered from
+    memory takes its turn again at once, and while nobody waits for a worker thread it waits for the next request of
+    the burst in the kernel itself. Who is about to wait for something else passes the turn on. At the end all are
+    woken.
+    """
+
+    def __init__(self) -> None:
+        self._is_taken = False
+        self._waiting = trio.lowlevel.ParkingLot()
+        self._poll = select.poll()
+        self._descriptor = -1
+        self._elsewhere = 0
+        self._burst = 0
+
+    async def __aenter__(self) -> None:
+        while self._is_taken:
+            await self._waiting.park()
+        self._is_taken = True
+
+    async def __aexit__(self, error: type[BaseException] | None, *_: object) -> None:
+        self._is_taken = False
+        if error is not None:
+            self._waiting.unpark_all()
+
+    async def wait_readable(self, descriptor: int) -> None:
+        """Wait for a request, or for the end of the connection."""
+        if descriptor != self._descriptor:
+            self._poll.register(descriptor, select.POLLIN)
+            self._descriptor = descriptor
+        self._burst += 1
+        events: list[tuple[int, int]] = []
+        if self._burst < BURST_MAX and not self._elsewhere:
+            events = self._poll.poll(BURST_PAUSE_MS)
+        if not events:
+            self._burst = 0
+            await trio.lowlevel.wait_readable(descriptor)
+            events = self._poll.poll(0)
+        if any(event != select.POLLIN for _, event in events):
+            self._waiting.unpark_all()
+
+    @contextmanager
+    def passed_on(self) -> Iterator[None]:
+        """Let another task read requests while this one waits inside."""
+        self._waiting.unpark()
+        self._elsewhere += 1
+        try:
+            yield
+        finally:
+            self._elsewhere -= 1
+
+
 @dataclass(slots=True)
 class _Listing:
     """A directory being listed, with what was read of it and did not fit into the last answer."""
@@ -128,20 +187,25 @@ class _Listing:
 def _entry(found: Attributes, *, name_s: float, attributes_s: float) -> EntryAttributes:
     """Attributes as pyfuse3 has them, and for how many seconds the kernel may keep the name and them."""
     entry = EntryAttributes()
-    entry.st_ino = InodeT(found.number)
-    entry.st_mode = ModeT(found.mode)
-    entry.st_nlink = found.links
-    entry.st_uid = found.uid
-    entry.st_gid = found.gid
-    entry.st_size = found.size
-    entry.st_blocks = found.allocated // _SECTOR_BYTES
-    entry.st_mtime_ns = entry.st_atime_ns = found.mtime_ns
-    entry.st_ctime_ns = found.ctime_ns
-    if found.device_major or found.device_minor:
-        entry.st_rdev = os.makedev(found.device_major, found.device_minor)
+    _fill(entry, found)
     entry.entry_timeout = name_s
     entry.attr_timeout = attributes_s
     return entry
+
+
+def _fill(entry: EntryAttributes, found: Attributes) -> None:
+    """Set all attributes but how long they may be kept."""
+    number, mode, links, uid, gid, size, allocated, mtime_ns, ctime_ns, major, minor = found
+    entry.st_ino = InodeT(number)
+    entry.st_mode = ModeT(mode)
+    entry.st_nlink = links
+    entry.st_uid = uid
+    entry.st_gid = gid
+    entry.st_size = size
+    entry.st_blocks = allocated // _SECTOR_BYTES
+    entry.st_mtime_ns = entry.st_atime_ns = mtime_ns
+    entry.st_ctime_ns = ctime_ns
+    entry.st_rdev = os.makedev(major, minor) if major or minor else 0
 
 
 def _no_entry() -> EntryAttributes:
@@ -170,6 +234,7 @@ class Adapter(pyfuse3.Operations):
         self.enable_acl = enable_acl
         self.initialised = trio.Event()
         self.is_announced = False
+        self.turn = _ReadTurn()
         self._view = view
         self._deadline_s = request_deadline_s
         self._limiter = trio.CapacityLimiter(WORKERS_MAX)
@@ -215,9 +280,11 @@ class Adapter(pyfuse3.Operations):
             listing.after = start_id
         reply = pyfuse3.readdir_reply
         given = 0
+        entry = EntryAttributes()
+        entry.entry_timeout = entry.attr_timeout = LASTING_S
         for name, found, cookie in listing.ahead:
             if listing.is_lasting:
-                entry = _entry(found, name_s=LASTING_S, attributes_s=LASTING_S)
+                _fill(entry, found)  # it is copied by each reply
             else:
                 entry = self._child_entry(found, name_s=CHANGING_S)
             if not reply(token, FileNameT(name), entry, cookie):
@@ -359,7 +426,7 @@ class Adapter(pyfuse3.Operations):
         def run() -> _R:
             return ask(self._view.source, *args, **kwargs)
 
-        with trio.move_on_after(self._deadline_s):
+        with self.turn.passed_on(), trio.move_on_after(self._deadline_s):
             return await trio.to_thread.run_sync(run, abandon_on_cancel=True, limiter=self._limiter)
         _log.warning("a request was not answered by the storage within %g s", self._deadline_s)
         raise FUSEError(errno.EIO)
@@ -434,6 +501,10 @@ async def _serve(adapter: Adapter, ready: Callable[[], None]) -> None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_stop_at_signal, nursery.cancel_scope)
         nursery.start_soon(_announce, adapter, ready)
+        # pyfuse3 looks up here what it needs of trio; its own module for asyncio puts itself in this place.
+        lowlevel = SimpleNamespace(**{**vars(trio.lowlevel), "wait_readable": adapter.turn.wait_readable})
+        replaced = {"Lock": lambda: adapter.turn, "lowlevel": lowlevel}
+        pyfuse3.trio = SimpleNamespace(**{**vars(trio), **replaced})  # type: ignore[attr-defined]
         await pyfuse3.main(min_tasks=TASKS_IDLE, max_tasks=TASKS_MAX)
         nursery.cancel_scope.cancel()
 

@@ -171,12 +171,13 @@ class View:
             return list(directory.frozen[after : after + LISTED_MAX])
         snapshot, node = directory.located
         listed: list[Listed] = []
-        number, remember, start = snapshot.number, self._recent.put, node.position
+        remember, base, start = self._recent.put, snapshot.base, node.position
         try:
             for child in snapshot.tree.children(source, node, after=after):
-                found = entry_attributes(child.entry, number(child.position))
-                listed.append(Listed(child.name, found, child.place - start))
-                remember(found.number, Located(snapshot, child))
+                place, position, name, entry = child
+                number = base + position
+                listed.append(Listed(name, entry_attributes(entry, number), place - start))
+                remember(number, Located(snapshot, child))
                 if len(listed) == LISTED_MAX:
                     break
         except (NotInMemory, RepositoryError):

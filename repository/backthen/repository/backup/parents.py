@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import msgspec
 
-from backthen.repository.content import Node, SnapshotTree, blobs_of
+from backthen.repository.content import SnapshotTree, blobs_of, entries_of
 from backthen.repository.errors import RepositoryError
 from backthen.repository.model.entry import BlobRef, Entry, EntryType
 from backthen.repository.objects import BlobSource
 
 _log = logging.getLogger(__name__)
+_LINK_NAME = int(EntryType.LINK_NAME)
 _CLOCK_GRANULARITY_NS = 20_000_000
 """File systems stamp times with a clock that ticks every 1 to 10 ms: a change in the tick of a read leaves no trace."""
 
@@ -35,39 +36,50 @@ class Parent:
 class _ParentDirectory:
     """One directory of a parent, asked for its names in ascending order."""
 
-    __slots__ = ("_children", "_next", "_source", "parent", "trusted_before_ns")
+    __slots__ = ("_entries", "_next", "_source", "entry", "parent", "trusted_before_ns")
 
-    def __init__(self, source: BlobSource, parent: Parent, directory: Node) -> None:
+    def __init__(self, source: BlobSource, parent: Parent, entry: Entry) -> None:
         self._source = source
         self.parent = parent
-        self._children: Iterator[Node] = parent.tree.children(source, directory)
+        self.entry = entry
+        self._entries = entries_of(source, entry)
         self._next = self._advance()
         self.trusted_before_ns = parent.tree.root.started_ns - _CLOCK_GRANULARITY_NS
 
     def find(self, name: bytes) -> Entry | None:
-        node = self._find(name)
-        return None if node is None else node.entry
+        """The metadata of a name."""
+        entry = self._find(name)
+        if entry is None or entry.type != _LINK_NAME:
+            return entry
+        try:
+            return self.parent.tree.record_of(self._source, entry)
+        except RepositoryError as error:
+            self._warn(error)
+            return None
 
     def enter(self, name: bytes) -> _ParentDirectory | None:
-        node = self._find(name)
-        if node is None or not node.entry.is_directory:
+        entry = self._find(name)
+        if entry is None or not entry.is_directory:
             return None
-        return _ParentDirectory(self._source, self.parent, node)
+        return _ParentDirectory(self._source, self.parent, entry)
 
-    def _find(self, name: bytes) -> Node | None:
-        while self._next is not None and self._next.name < name:
-            self._next = self._advance()
-        node = self._next
-        return node if node is not None and node.name == name else None
+    def _find(self, name: bytes) -> Entry | None:
+        entry = self._next
+        while entry is not None and entry.name < name:
+            entry = self._next = self._advance()
+        return entry if entry is not None and entry.name == name else None
 
-    def _advance(self) -> Node | None:
-        """The next child; a damaged parent only costs reading the files again."""
+    def _advance(self) -> Entry | None:
+        """The next entry; a damaged parent only costs reading the files again."""
         try:
-            return next(self._children, None)
+            return next(self._entries, None)
         except RepositoryError as error:
-            _log.warning("the parent snapshot %s cannot be used further: %s", self.parent.tree.id.hex()[:8], error)
-            self._children = iter(())
+            self._warn(error)
+            self._entries = iter(())
             return None
+
+    def _warn(self, error: RepositoryError) -> None:
+        _log.warning("the parent snapshot %s cannot be used further: %s", self.parent.tree.id.hex()[:8], error)
 
 
 class Parents:
@@ -85,7 +97,12 @@ class Parents:
     @classmethod
     def at_top(cls, source: BlobSource, parents: list[Parent], rely: Callable[[BlobRef], bool]) -> Parents:
         """The top directories; `rely` tells whether a blob that nobody vouches for is stored."""
-        return cls(source, tuple(_ParentDirectory(source, parent, parent.tree.top) for parent in parents), rely)
+        return cls(source, tuple(_ParentDirectory(source, parent, parent.tree.root.top) for parent in parents), rely)
+
+    @property
+    def vouched(self) -> Entry | None:
+        """This directory in the nearest parent that vouches for all below it."""
+        return next((directory.entry for directory in self._directories if directory.parent.vouches), None)
 
     def enter(self, name: bytes) -> Parents:
         """The directory of that name; names are asked in ascending order."""

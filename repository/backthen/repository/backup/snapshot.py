@@ -42,6 +42,8 @@ from backthen.repository.storage import parse_pack_name
 
 _ATTEMPTS_MAX = 5
 _CHECKPOINT_NS = 30 * 60 * 1_000_000_000
+_ENTRIES_BETWEEN_LOOKS = 64
+"""The clock is looked at for a checkpoint after so many entries, and at the end of each directory."""
 _NONCE_BYTES = 32
 
 
@@ -137,6 +139,7 @@ class _Attempt:
         self._maker = EntryMaker(self._sink, self._keys, saver, self._links, self._tally)
         self._builder: TreeBuilder | None = None
         self._checkpoint_ns = clock.monotonic_ns() + _CHECKPOINT_NS
+        self._until_look = _ENTRIES_BETWEEN_LOOKS
 
     def __enter__(self) -> _Attempt:
         self._sink.__enter__()
@@ -203,15 +206,18 @@ class _Attempt:
     def _add(self, entry: Entry) -> None:
         assert self._builder is not None, "the walk begins by entering the top"
         self._builder.add(entry)
-        self._put_due_checkpoint()
+        self._until_look -= 1
+        if not self._until_look:
+            self._put_due_checkpoint()
 
     def _enter(self, event: EnterDirectory) -> None:
         entry = self._maker.directory(event)
         if self._builder is None:
-            self._builder = TreeBuilder(self._sink, self._keys, entry)
+            source = self._plan.repository.blobs.source
+            self._builder = TreeBuilder(self._sink, self._keys, source, entry, self._parents[-1].vouched)
             return
-        self._builder.enter(entry)
         self._parents.append(self._parents[-1].enter(event.name))
+        self._builder.enter(entry, self._parents[-1].vouched)
 
     def _leave(self, event: LeaveDirectory) -> None:
         assert self._builder is not None
@@ -224,6 +230,7 @@ class _Attempt:
         self._put_due_checkpoint()
 
     def _put_due_checkpoint(self) -> None:
+        self._until_look = _ENTRIES_BETWEEN_LOOKS
         if clock.monotonic_ns() > self._checkpoint_ns and not self._plan.request.dry_run:
             self._put_checkpoint()
 

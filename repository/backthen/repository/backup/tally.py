@@ -5,12 +5,15 @@ from __future__ import annotations
 from backthen.repository.model.records import Statistics
 from backthen.repository.progress import Progress
 
+_UNTOLD_BYTES_MAX = 1_000_000
+
 
 class Tally:
     """Running figures of one snapshot, told on to a listener. Sizes in bytes."""
 
     __slots__ = (
         "_progress",
+        "_untold",
         "bytes_read",
         "directories",
         "errors",
@@ -27,7 +30,7 @@ class Tally:
         self._progress = progress
         self.files = self.directories = self.others = self.size = 0
         self.files_new = self.files_changed = self.files_unchanged = 0
-        self.bytes_read = self.errors = 0
+        self.bytes_read = self.errors = self._untold = 0
 
     def file(self, path: bytes, size: int, *, known: bool, unchanged: bool) -> None:
         """A regular file is done; `known` says whether a parent has a file of that name."""
@@ -41,12 +44,16 @@ class Tally:
             self.files_changed += 1
         else:
             self.files_new += 1
-        self._progress.advance(files=1, current=path)
+        untold, self._untold = self._untold, 0
+        self._progress.advance(files=1, size=untold, current=path)
 
     def read(self, count: int) -> None:
         """So many bytes of file content were read."""
         self.bytes_read += count
-        self._progress.advance(size=count)
+        self._untold += count
+        if self._untold > _UNTOLD_BYTES_MAX:
+            untold, self._untold = self._untold, 0
+            self._progress.advance(size=untold)
 
     def problem(self, path: bytes, message: str) -> None:
         """Something could not be saved as it is."""

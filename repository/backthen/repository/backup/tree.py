@@ -2,67 +2,128 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from itertools import islice
 
 import msgspec
 
 from backthen.repository.backup.file import BlobSink
+from backthen.repository.content import entries_of
 from backthen.repository.crypto import BlobKind, RepositoryKeys
+from backthen.repository.errors import RepositoryError
 from backthen.repository.index import LinkTable
 from backthen.repository.model.entry import BlobRef, Entry
 from backthen.repository.model.page import PageWriter, Summary
+from backthen.repository.objects import BlobSource
 
 _record_decoder = msgspec.msgpack.Decoder(Entry)
 
 
-@dataclass(slots=True)
 class _OpenDirectory:
-    """A directory whose entries are coming; `entry` has its attributes but not yet what is below."""
+    """A directory whose entries are coming; `entry` has its attributes but not yet what is below.
 
-    entry: Entry
-    writer: PageWriter
+    While the entries are those of the same directory in a parent nothing is encoded: its pages are the parent's. The
+    first one that differs has the earlier ones encoded after all.
+    """
 
-    def finished(self, summary: Summary) -> Entry:
+    __slots__ = ("_matched", "_new_writer", "_old", "_old_entries", "_source", "_writer", "entry")
+
+    def __init__(
+        self, entry: Entry, old: Entry | None, source: BlobSource, new_writer: Callable[[], PageWriter]
+    ) -> None:
+        self.entry = entry
+        self._old = old
+        self._source = source
+        self._new_writer = new_writer
+        self._matched = 0
+        self._old_entries = iter(()) if old is None else entries_of(source, old)
+        self._writer = new_writer() if old is None else None
+
+    def add(self, entry: Entry) -> None:
+        if self._writer is None:
+            if self._next_old() == entry:
+                self._matched += 1
+                return
+            self._writer = self._replayed()
+        self._writer.add(entry, entry.name, count=1 + entry.below, size=entry.size)
+
+    def finished(self) -> Entry:
+        """The entry with all that was added below it."""
+        if self._writer is None and self._next_old() is not None:
+            self._writer = self._replayed()
+        if self._writer is not None:
+            return self._with(self._writer.finish())
+        assert self._old is not None
+        return self._with(Summary(self._old.page, self._old.below, self._old.size))
+
+    def so_far(self, below: Entry | None) -> Entry:
+        """The entry as it would be if only `below` came any more; this directory goes on unchanged."""
+        writer = self._replayed() if self._writer is None else self._writer.copy()
+        if below is not None:
+            writer.add(below, below.name, count=1 + below.below, size=below.size)
+        return self._with(writer.finish())
+
+    def _next_old(self) -> Entry | None:
+        """The parent's next entry; a page of it that is damaged ends the likeness."""
+        try:
+            return next(self._old_entries, None)
+        except RepositoryError:
+            return None
+
+    def _replayed(self) -> PageWriter:
+        writer = self._new_writer()
+        if self._old is not None:
+            for entry in islice(entries_of(self._source, self._old), self._matched):
+                writer.add(entry, entry.name, count=1 + entry.below, size=entry.size)
+        return writer
+
+    def _with(self, summary: Summary) -> Entry:
         return msgspec.structs.replace(self.entry, page=summary.page, below=summary.count, size=summary.size)
 
 
 class TreeBuilder:
     """The open directories from the top to the current one."""
 
-    def __init__(self, sink: BlobSink, keys: RepositoryKeys, top: Entry) -> None:
-        """Begin with the top directory."""
+    def __init__(self, sink: BlobSink, keys: RepositoryKeys, source: BlobSource, top: Entry, old: Entry | None) -> None:
+        """Begin with the top directory.
+
+        Args:
+            sink: takes the pages.
+            keys: the repository's keys.
+            source: where a parent's pages are read from.
+            top: the top directory's attributes.
+            old: the top directory of a parent that vouches for all below it, or None.
+        """
         self._sink = sink
         self._keys = keys
-        self._stack = [_OpenDirectory(top, self._new_writer())]
+        self._source = source
+        self._stack = [_OpenDirectory(top, old, source, self._new_writer)]
 
-    def enter(self, entry: Entry) -> None:
-        """The entries that follow are below this directory, until `leave`."""
-        self._stack.append(_OpenDirectory(entry, self._new_writer()))
+    def enter(self, entry: Entry, old: Entry | None) -> None:
+        """The entries that follow are below this directory, which the parent has as `old`, until `leave`."""
+        self._stack.append(_OpenDirectory(entry, old, self._source, self._new_writer))
 
     def add(self, entry: Entry) -> None:
         """An entry of the current directory."""
-        self._stack[-1].writer.add(entry, entry.name, count=1 + entry.below, size=entry.size)
+        self._stack[-1].add(entry)
 
     def leave(self, error: str = "") -> None:
         """The current directory is complete, or lacks what `error` says."""
         done = self._stack.pop()
         if error:
             done.entry = msgspec.structs.replace(done.entry, error=error)
-        self.add(done.finished(done.writer.finish()))
+        self.add(done.finished())
 
     def finish(self) -> Entry:
         """The top directory, when all others are complete."""
         (top,) = self._stack
-        return top.finished(top.writer.finish())
+        return top.finished()
 
     def so_far(self) -> Entry:
         """The top directory as it would be if nothing more came; the builder goes on unchanged."""
         below: Entry | None = None
         for directory in reversed(self._stack):
-            writer = directory.writer.copy()
-            if below is not None:
-                writer.add(below, below.name, count=1 + below.below, size=below.size)
-            below = directory.finished(writer.finish())
+            below = directory.so_far(below)
         assert below is not None
         return below
 

@@ -5,8 +5,11 @@ Every function takes the `BlobSource` to read from, so that a caller may first t
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice
+from typing import NamedTuple, cast
 
 from backthen.repository import format as fmt
 from backthen.repository.errors import MalformedError, MissingError, PathNotFound
@@ -16,9 +19,10 @@ from backthen.repository.model.page import Child, Page, check_child, decode_link
 from backthen.repository.model.records import Root
 from backthen.repository.objects.source import BlobSource
 
+_LINK_NAME = int(EntryType.LINK_NAME)
 
-@dataclass(frozen=True, slots=True)
-class Node:
+
+class Node(NamedTuple):
     """An entry at its place in a snapshot.
 
     Attributes:
@@ -68,8 +72,20 @@ class SnapshotTree:
     def children(self, source: BlobSource, directory: Node, *, after: int = 0) -> Iterator[Node]:
         """The children of `directory` in order, from the first whose `place - directory.position` is above `after`."""
         if directory.entry.page is not None:
-            for start, entry in _iterate(source, _checked_top(source, directory), after):
-                yield self._node(source, directory.position + 1 + start, entry)
+            below = directory.position + 1
+            for base, leaf, first in _leaves(source, _checked_top(source, directory), after):
+                place = below + base
+                for start, entry in islice(
+                    zip(leaf.starts, cast("list[Entry]", leaf.items), strict=False), first, None
+                ):
+                    if entry.type == _LINK_NAME:
+                        yield self._node(source, place + start, entry)
+                    else:
+                        yield Node(place + start, place + start, entry.name, entry)
+
+    def record_of(self, source: BlobSource, entry: Entry) -> Entry:
+        """The metadata behind an entry: itself, or for a name of a link group the group's record."""
+        return self._node(source, 0, entry).entry if entry.type == _LINK_NAME else entry
 
     def at(self, source: BlobSource, position: int) -> Node:
         """The node at a position.
@@ -122,7 +138,7 @@ class SnapshotTree:
         return node
 
     def _node(self, source: BlobSource, place: int, entry: Entry) -> Node:
-        if entry.type != EntryType.LINK_NAME:
+        if entry.type != _LINK_NAME:
             return Node(place, place, entry.name, entry)
         if self.root.links is None:
             raise MissingError("a name of a link group has no record")
@@ -140,15 +156,37 @@ class SnapshotTree:
         return Node(position, position, b"", record)
 
 
+def entries_of(source: BlobSource, directory: Entry) -> Iterator[Entry]:
+    """The entries of a directory in order as they stand in its pages, where a name of a link group has no metadata."""
+    if directory.page is not None:
+        yield from _entries_below(source, _checked_page(source, directory))
+
+
+def _entries_below(source: BlobSource, page: Page) -> Iterator[Entry]:
+    for item in page.items:
+        if not isinstance(item, Child):
+            yield from cast("list[Entry]", page.items)
+            return
+        lower = source.page(item.ref, decode_tree_page)
+        check_child(item, lower, parent_level=page.level)
+        yield from _entries_below(source, lower)
+
+
 def _checked_top(source: BlobSource, directory: Node) -> BlobRef:
     """The top page of a directory, held against what the entry says is below."""
     entry = directory.entry
-    if entry.page is None:
-        raise MalformedError("a directory has entries below it but no page")
-    page = source.page(entry.page, decode_tree_page)
-    if (page.count, page.size) != (entry.below, entry.size):
-        raise MalformedError("a directory does not hold what its entry says")
+    _checked_page(source, entry)
+    assert entry.page is not None
     return entry.page
+
+
+def _checked_page(source: BlobSource, directory: Entry) -> Page:
+    if directory.page is None:
+        raise MalformedError("a directory has entries below it but no page")
+    page = source.page(directory.page, decode_tree_page)
+    if (page.count, page.size) != (directory.below, directory.size):
+        raise MalformedError("a directory does not hold what its entry says")
+    return page
 
 
 def _descend(
@@ -189,30 +227,31 @@ def _find_start(source: BlobSource, ref: BlobRef, start: int, decode: Callable[[
     return base + leaf.starts[index], _entry(leaf, index)
 
 
-def _iterate(source: BlobSource, ref: BlobRef, after: int) -> Iterator[tuple[int, Entry]]:
-    """Entries with the positions before each, from the first for which 1 + positions exceeds `after`."""
+def _leaves(source: BlobSource, ref: BlobRef, after: int) -> Iterator[tuple[int, Page, int]]:
+    """Leaves with the positions before each, and the index of its first entry for which 1 + positions exceeds `after`.
+
+    The first leaf may have no such entry.
+    """
     stack: list[tuple[int, Page, int]] = []
     page = source.page(ref, decode_tree_page)
     base = 0
-    index = 0 if after == 0 else min(page.index_at(min(after, page.count)), len(page.items) - 1)
     while True:
-        if index == len(page.items):
-            if not stack:
-                return
-            base, page, index = stack.pop()
-            continue
-        start = base + page.starts[index]
-        item = page.items[index]
-        if isinstance(item, Child):
-            stack.append((base, page, index + 1))
-            lower = source.page(item.ref, decode_tree_page)
-            check_child(item, lower, parent_level=page.level)
-            page, base = lower, start
-            index = 0 if after <= start else min(page.index_at(min(after - start, page.count)), len(page.items) - 1)
-            continue
-        index += 1
-        if start + 1 > after:
-            yield start, _entry(page, index - 1)
+        before = max(after - base, 0)
+        if page.level == 0:
+            yield base, page, bisect_left(page.starts, before)
+        else:
+            stack.append((base, page, min(page.index_at(before), len(page.items) - 1)))
+        while stack and stack[-1][2] == len(stack[-1][1].items):
+            stack.pop()
+        if not stack:
+            return
+        parent_base, parent, index = stack[-1]
+        stack[-1] = (parent_base, parent, index + 1)
+        child = parent.items[index]
+        assert isinstance(child, Child)
+        page = source.page(child.ref, decode_tree_page)
+        check_child(child, page, parent_level=parent.level)
+        base = parent_base + parent.starts[index]
 
 
 def _entry(leaf: Page, index: int) -> Entry:

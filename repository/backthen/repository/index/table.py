@@ -71,8 +71,8 @@ class PackRecord(NamedTuple):
     offsets: tuple[int, ...]
 
     def is_run(self, segment: int) -> bool:
-        """Whether the blob that begins in a segment goes on in the next one."""
-        return segment + 1 < len(self.counts) and not self.counts[segment + 1]
+        """Whether a segment is a piece of a blob: none begins in it, or none in the next one."""
+        return 0 in self.counts[segment : segment + 2]
 
 
 class _Marker(msgspec.Struct, frozen=True, array_like=True):
@@ -113,6 +113,7 @@ class _Generation:
         self.number = number
         self.main = main
         self.delta = delta
+        self._is_main_empty = not main.count(_OBJECTS)
         self.pack_ids: dict[int, PackId] = {}
         self.packs: LRUCache[int, PackRecord] = LRUCache(_PACK_RECORDS_MAX)
 
@@ -142,7 +143,7 @@ class _Generation:
     def get(self, transaction: lmdb.Transaction, table: bytes, key: bytes) -> bytes | None:
         """A value, as an open transaction on the delta sees it."""
         value = transaction.get(key, db=self.delta.tables[table])
-        if value is None:
+        if value is None and not self._is_main_empty:
             with self.main.env.begin() as main:
                 value = main.get(key, db=self.main.tables[table])
         return cast("bytes | None", value)

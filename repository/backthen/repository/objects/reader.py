@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from typing import NamedTuple
 
 from backthen.repository import format as fmt
 from backthen.repository.bounded import LRUCache
@@ -14,24 +17,28 @@ from backthen.repository.errors import (
     MissingError,
     NewerFormatError,
     ObjectMissing,
+    StorageError,
     TamperedError,
 )
-from backthen.repository.ids import PackId
+from backthen.repository.ids import BlobId, PackId
 from backthen.repository.index import LocalIndex, Location, PackRecord
 from backthen.repository.model.entry import BlobRef
 from backthen.repository.model.page import Page
+from backthen.repository.objects.ahead import AheadWorkers
 from backthen.repository.objects.source import NotInMemory
 from backthen.repository.packs import RunPiece, SolidBody, open_segment
 from backthen.repository.packs.segment import FORM_RUN, FORM_SOLID
 from backthen.repository.storage import Storage, pack_name
 
 SEGMENT_CACHE_BYTES = 32 * fmt.MIB
-PAGE_CACHE_BYTES = 24 * fmt.MIB
+PAGE_CACHE_BYTES = 48 * fmt.MIB
 _DECODED_PAGE_FACTOR = 8
 _CIPHERS_MAX = 64
 _LOCKS = 64
-_BLOB_END_BYTES = 40
-"""What the end of one blob takes in memory, as an integer in a list."""
+_BLOB_BYTES = 200
+"""What one blob takes in memory besides its data: where it ends, and the id that it was found to have."""
+_AHEAD_BYTES = 4 * fmt.MIB
+"""How far ahead of a reader segments are opened: stored bytes of a pack."""
 _CHUNK_KINDS = (BlobKind.CHUNK, BlobKind.XATTR)
 _PAGE_KINDS = (BlobKind.PAGE, BlobKind.LIST)
 _UNREADABLE = (DamageError, ObjectMissing, NewerFormatError)
@@ -58,16 +65,20 @@ class BlobReader:
         self._keys = keys
         self._index = index
         self._refresh = refresh
-        self._segments: LRUCache[tuple[PackId, int], SolidBody | RunPiece] = LRUCache(
-            SEGMENT_CACHE_BYTES, _segment_cost
-        )
+        self._segments: LRUCache[tuple[PackId, int], _Opened] = LRUCache(SEGMENT_CACHE_BYTES, _segment_cost)
         self._pages: LRUCache[tuple[bytes, Callable[[bytes], Page]], tuple[Page, int]] = LRUCache(
             PAGE_CACHE_BYTES, lambda item: item[1]
         )
         self._ciphers: LRUCache[PackId, PackCipher] = LRUCache(_CIPHERS_MAX)
         self._locks = [threading.Lock() for _ in range(_LOCKS)]
+        self._touched: tuple[PackId, int] | None = None
+        self._ahead = AheadWorkers()
         self.source = _Source(self, blocking=True)
         self.near = _Source(self, blocking=False)
+
+    def close(self) -> None:
+        """Stop reading ahead."""
+        self._ahead.close()
 
     @property
     def cached_bytes(self) -> int:
@@ -144,9 +155,13 @@ class BlobReader:
         pack = self._index.pack(location)
         if pack.is_run(location.segment):
             return self._read_run(pack, location.segment, ref, offset, end, blocking=blocking)
-        body = self._segment(pack, location.segment, FORM_SOLID, blocking=blocking)
-        blob = body.blob(location.ordinal) if isinstance(body, SolidBody) else memoryview(b"")
-        if len(blob) != ref.length or all(self._keys.blob_id(kind, blob) != ref.id for kind in kinds):
+        opened = self._segment(pack, location.segment, blocking=blocking)
+        blob = opened.body.blob(location.ordinal) if isinstance(opened.body, SolidBody) else memoryview(b"")
+        if opened.verified.get(location.ordinal) != ref.id:
+            if all(self._keys.blob_id(kind, blob) != ref.id for kind in kinds):
+                raise MalformedError("a segment holds another blob than the index says", name=pack_name(pack.id))
+            opened.verified[location.ordinal] = ref.id
+        if len(blob) != ref.length:
             raise MalformedError("a segment holds another blob than the index says", name=pack_name(pack.id))
         return blob[offset:end]
 
@@ -156,7 +171,7 @@ class BlobReader:
         parts: list[memoryview] = []
         while offset < end:
             number = offset // fmt.RUN_PIECE_BYTES
-            piece = self._segment(pack, first + number, FORM_RUN, blocking=blocking)
+            piece = self._segment(pack, first + number, blocking=blocking).body
             if not isinstance(piece, RunPiece) or (piece.id, piece.number, piece.blob_length) != (
                 ref.id,
                 number,
@@ -169,22 +184,51 @@ class BlobReader:
             offset += len(part)
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
-    def _segment(self, pack: PackRecord, number: int, form: int, *, blocking: bool) -> SolidBody | RunPiece:
+    def _segment(self, pack: PackRecord, number: int, *, blocking: bool) -> _Opened:
         key = (pack.id, number)
+        if key != self._touched:
+            self._touched = key
+            self._read_ahead(pack, number)
         segment = self._segments.get(key)
         if segment is not None:
             return segment
         if not blocking:
             raise NotInMemory
+        return self._loaded(pack, number)
+
+    def _loaded(self, pack: PackRecord, number: int) -> _Opened:
+        key = (pack.id, number)
         with self._locks[hash(key) % _LOCKS]:
             segment = self._segments.get(key)
             if segment is None:
-                segment = self._load(pack, number, form)
+                segment = _Opened(self._load(pack, number), {})
                 self._segments[key] = segment
             return segment
 
-    def _load(self, pack: PackRecord, number: int, form: int) -> SolidBody | RunPiece:
+    def _read_ahead(self, pack: PackRecord, number: int) -> None:
+        """Where a reader goes through a pack in order, open the next segments in the background.
+
+        Who comes from nowhere reads what is asked for alone: the segment before is then not in memory.
+        """
+        if (pack.id, number - 1) not in self._segments:
+            return
+        stop = pack.offsets[number] + _AHEAD_BYTES
+        for ahead in range(number + 1, len(pack.counts)):
+            if pack.offsets[ahead] > stop:
+                break
+            if (pack.id, ahead) not in self._segments:
+                self._ahead.offer((pack.id, ahead), partial(self._open_ahead, pack, ahead))
+
+    def _open_ahead(self, pack: PackRecord, number: int) -> None:
+        with suppress(*_UNREADABLE, StorageError):  # whoever asks for it meets the same, and says so
+            opened = self._loaded(pack, number)
+            if isinstance(opened.body, SolidBody) and pack.pack_class == fmt.PACK_CLASS_DATA:
+                for ordinal in range(len(opened.body.ends)):
+                    opened.verified[ordinal] = self._keys.blob_id(BlobKind.CHUNK, opened.body.blob(ordinal))
+
+    def _load(self, pack: PackRecord, number: int) -> SolidBody | RunPiece:
         name = pack_name(pack.id)
+        form = FORM_RUN if pack.is_run(number) else FORM_SOLID
         if number + 1 >= len(pack.offsets):
             raise MalformedError("it has fewer segments than the index says", name=name)
         begin, end = pack.offsets[number], pack.offsets[number + 1]
@@ -221,5 +265,13 @@ class _Source:
         return self._reader.read(ref, offset, length, blocking=self._blocking)
 
 
-def _segment_cost(segment: SolidBody | RunPiece) -> int:
-    return segment.data.nbytes + (len(segment.ends) * _BLOB_END_BYTES if isinstance(segment, SolidBody) else 0)
+class _Opened(NamedTuple):
+    """An opened segment, and by ordinal the ids of those of its blobs that were found to be what they are called."""
+
+    body: SolidBody | RunPiece
+    verified: dict[int, BlobId]
+
+
+def _segment_cost(segment: _Opened) -> int:
+    body = segment.body
+    return body.data.nbytes + (len(body.ends) * _BLOB_BYTES if isinstance(body, SolidBody) else 0)

@@ -113,13 +113,13 @@ class BlobWriter:
             StorageError: storing failed, now or for an earlier blob.
             CacheError: the local index cannot be written.
         """
-        view = memoryview(data)
-        blob_id = self._keys.blob_id(kind, view)
-        ref = BlobRef(blob_id, len(view))
-        if not self._is_stored(blob_id[: fmt.ID_PREFIX_BYTES]):
-            self._pending.add(blob_id[: fmt.ID_PREFIX_BYTES])
-            self._append(BlobRecord(kind, blob_id, len(view)), bytes(view))
-        return ref
+        blob_id = self._keys.blob_id(kind, data)
+        length = memoryview(data).nbytes
+        prefix = blob_id[: fmt.ID_PREFIX_BYTES]
+        if prefix not in self._pending and not self._is_stored(prefix):
+            self._pending.add(prefix)
+            self._append(BlobRecord(kind, blob_id, length), data if type(data) is bytes else bytes(data))
+        return BlobRef(blob_id, length)
 
     def rely(self, ref: BlobRef) -> bool:
         """Whether a blob that an unfinished snapshot stored is stored still; from now on it is relied on."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 
 import msgspec
 
@@ -14,6 +16,9 @@ from backthen.repository.objects.source import BlobSource
 from backthen.repository.source import Xattrs
 
 _ZEROS = bytes(1 << 20)
+_WORKERS = 2
+_CHUNKS_UNDER_WAY_MAX = 4
+"""At most 8 MiB, as a chunk has at most 2 MiB."""
 _OWNER_MODE = 0o700
 
 
@@ -32,23 +37,50 @@ def safe_attributes(source: BlobSource, entry: Entry) -> tuple[Entry, Xattrs, st
         return private, (), f"its extended attributes are lost, so it is for its owner alone now: {error}"
 
 
-def write_content(source: BlobSource, entry: Entry, descriptor: int) -> int:
-    """Write a file into an open empty one; returns how many bytes were not in holes.
+class ContentWriter:
+    """Writes the content of files, the chunks of a large one side by side; close it when done."""
 
-    Raises:
-        OSError: it cannot be written.
-        RepositoryError: the content cannot be read from the repository.
-    """
-    written = 0
-    ends_in_hole = False
-    for start, extent in _checked_extents(source, entry):
-        ends_in_hole = extent.is_hole
-        if not ends_in_hole:
-            _write_all(descriptor, _read_chunk(source, extent), start)
-            written += extent.length
-    if ends_in_hole:
-        os.ftruncate(descriptor, entry.size)
-    return written
+    def __init__(self, source: BlobSource) -> None:
+        """Read chunks from `source`."""
+        self._source = source
+        self._pool = ThreadPoolExecutor(_WORKERS, thread_name_prefix="write")
+
+    def close(self) -> None:
+        """Stop the threads."""
+        self._pool.shutdown()
+
+    def write(self, entry: Entry, descriptor: int) -> int:
+        """Write a file into an open empty one; returns how many bytes were not in holes.
+
+        Raises:
+            OSError: it cannot be written.
+            RepositoryError: the content cannot be read from the repository.
+        """
+        written = 0
+        ends_in_hole = False
+        under_way: deque[Future[None]] = deque()
+        try:
+            for start, extent in _checked_extents(self._source, entry):
+                ends_in_hole = extent.is_hole
+                if ends_in_hole:
+                    continue
+                if extent.length == entry.size:
+                    self._write_chunk(descriptor, start, extent)
+                else:
+                    if len(under_way) == _CHUNKS_UNDER_WAY_MAX:
+                        under_way.popleft().result()
+                    under_way.append(self._pool.submit(self._write_chunk, descriptor, start, extent))
+                written += extent.length
+            while under_way:
+                under_way.popleft().result()
+        finally:
+            wait(under_way)  # the caller closes the file
+        if ends_in_hole:
+            os.ftruncate(descriptor, entry.size)
+        return written
+
+    def _write_chunk(self, descriptor: int, start: int, extent: Extent) -> None:
+        _write_all(descriptor, _read_chunk(self._source, extent), start)
 
 
 def has_content(source: BlobSource, entry: Entry, descriptor: int) -> bool:

@@ -17,7 +17,7 @@ from backthen.repository.errors import MalformedError
 from backthen.repository.model.entry import Entry, EntryType
 from backthen.repository.objects.source import BlobSource
 from backthen.repository.restore.attributes import AttributeSetter
-from backthen.repository.restore.content import safe_attributes, write_content
+from backthen.repository.restore.content import ContentWriter, safe_attributes
 from backthen.repository.restore.folders import Folder
 from backthen.repository.restore.tally import Note, Tally
 from backthen.repository.source import path_in, path_of, read_target, read_xattrs
@@ -48,8 +48,13 @@ class ItemMaker:
         self._source = source
         self._tally = tally
         self._attributes = attributes
+        self._content = ContentWriter(source)
         self._numbers = itertools.count()
         self._prefix = b".backthen-%d-" % os.getpid()
+
+    def close(self) -> None:
+        """Stop writing."""
+        self._content.close()
 
     def make(self, folder: Folder, name: bytes, entry: Entry) -> str:
         """Make one, in place of what is there; returns what is wrong with its attributes, or empty.
@@ -68,7 +73,7 @@ class ItemMaker:
         try:
             try:
                 if is_file:
-                    self._tally.bytes_written += write_content(self._source, entry, descriptor)
+                    self._tally.bytes_written += self._content.write(entry, descriptor)
                 handle = descriptor if is_file else path_of(descriptor)
                 clear_acl = folder.inherits_acl and entry.type != EntryType.SYMLINK
                 problem = self._attributes.set_all(handle, attributes, xattrs, clear_acl=clear_acl)

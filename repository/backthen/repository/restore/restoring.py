@@ -95,6 +95,7 @@ class _Restoring:
         self._waiting: list[Place] = []
 
     def close(self) -> None:
+        self._items.close()
         self._first_names.close()
         self._folders.close()
 
