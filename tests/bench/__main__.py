@@ -21,7 +21,8 @@ from tests.bench.corpus import FULL, QUICK, Corpus, count, make_corpus
 from tests.bench.mounted import measure_mount
 from tests.bench.programs import Program, find_programs
 from tests.bench.results import Results, document, tables
-from tests.bench.steps import STEPS, StepFailed, Taken, bench_of, measure_files
+from tests.bench.running import StepFailed, Taken, bench_of
+from tests.bench.steps import STEPS, measure_files
 
 
 def main() -> int:
@@ -84,9 +85,9 @@ def _measure(program: Program, corpus: Corpus, results: Results) -> None:
             _say(f"  {STEPS[step]}: {taken.wall_s:.3f} s")
 
     try:
-        with bench_of(program, corpus) as bench:
-            measure_files(bench, record)
-            measure_mount(bench, record)
+        with bench_of(program) as bench:
+            measure_files(bench, corpus, record)
+            measure_mount(bench, corpus, record)
     except StepFailed as failure:
         results.failures.append(str(failure))
         _say(f"  failed: {failure}")

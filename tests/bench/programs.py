@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-_PASSWORD = "correct horse battery staple"
+from tests.support.generator import PASSWORD
+
 _PREFIXES = ("BACKTHEN_", "RESTIC_", "BORG_", "XDG_", "PYTHON")
 
 
@@ -48,7 +49,7 @@ class Place:
         self.mountpoint.mkdir(parents=True)
         (self.folder / "home").mkdir(mode=0o700)
         self.password.touch(mode=0o600)
-        self.password.write_text(_PASSWORD)
+        self.password.write_text(PASSWORD)
 
     def environment(self, variables: Mapping[str, str]) -> dict[str, str]:
         """The environment of its programs: nothing of the user's own settings is in it."""
@@ -100,12 +101,17 @@ class Program(Protocol):
 def find_programs() -> dict[str, Program]:
     """The programs that are installed, this project's own first."""
     makers: tuple[tuple[str, Callable[[str], Program]], ...] = (("restic", Restic), ("borg", Borg))
-    found: dict[str, Program] = {"backthen": Backthen(str(Path(sys.executable).parent / "backthen"))}
+    found: dict[str, Program] = {"backthen": own_program()}
     for name, make in makers:
         path = os.environ.get(name.upper()) or shutil.which(name)
         if path:
             found[name] = make(path)
     return found
+
+
+def own_program() -> Backthen:
+    """This project's program, in the environment that this runs in."""
+    return Backthen(str(Path(sys.executable).parent / "backthen"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Literal
 
-from tests.bench.steps import STEPS, Taken
+from tests.bench.running import Taken
+from tests.bench.steps import STEPS
 
 Quantity = Literal["wall_s", "cpu_s", "anonymous_bytes", "stored_bytes"]
 QUANTITIES: Mapping[Quantity, str] = {
@@ -68,12 +69,18 @@ def document(results: Mapping[str, Results], about: Mapping[str, object]) -> dic
 def quantity_text(value: float, quantity: Quantity) -> str:
     """A figure with its unit."""
     if quantity.endswith("_s"):
-        return f"{value:.1f} s" if value >= 9.95 else f"{value:.2f} s" if value >= 0.1 else f"{value * 1000:.2g} ms"
+        return _seconds_text(value)
     unit = 0
     while value >= 1023.5 and unit < len(_UNITS) - 1:
         value /= 1024
         unit += 1
     return f"{value:.1f} {_UNITS[unit]}" if unit and value < 99.95 else f"{value:,.0f} {_UNITS[unit]}"
+
+
+def _seconds_text(seconds: float) -> str:
+    if seconds >= 0.0995:
+        return f"{seconds:.1f} s" if seconds >= 9.95 else f"{seconds:.2f} s"
+    return f"{seconds * 1e3:.2g} ms" if seconds >= 0.995e-3 else f"{seconds * 1e6:.3g} \N{MICRO SIGN}s"
 
 
 def times_text(value: float, own: float) -> str:

@@ -1,19 +1,15 @@
-"""What is measured: the same work for every program, step by step, in a folder that is gone afterwards."""
+"""What is measured: the same work for every program, step by step."""
 
 from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 from tests.bench.corpus import Corpus, count
-from tests.bench.programs import Command, Place, Program
-from tests.support.peak import measure
+from tests.bench.running import Bench, Taken, check_equal, run, run_storing
 
 STEPS = {
     "small": "first snapshot, small files",
@@ -36,65 +32,16 @@ STEPS = {
 _CHANGED_FILES = 5
 
 
-class Taken(NamedTuple):
-    """What a step took: seconds, seconds of processor time, bytes at the peak, bytes stored; None if it has none."""
-
-    wall_s: float | None = None
-    cpu_s: float | None = None
-    anonymous_bytes: int | None = None
-    stored_bytes: int | None = None
-
-
-class StepFailed(Exception):
-    """A program did not do what it was asked for."""
-
-
-@dataclass(frozen=True, slots=True)
-class Bench:
-    """One program at work for one run."""
-
-    program: Program
-    place: Place
-    corpus: Corpus
-
-    @property
-    def environment(self) -> dict[str, str]:
-        """The environment of the program."""
-        return self.place.environment(self.program.variables(self.place))
-
-    @property
-    def output(self) -> Path:
-        """The file that gets all it prints."""
-        return self.place.folder / "output"
-
-    def said(self) -> str:
-        """The last lines of what it printed."""
-        return "\n".join(self.output.read_text(errors="replace").splitlines()[-5:])
-
-
 Record = Callable[[str, Taken], None]
 
 
-@contextmanager
-def bench_of(program: Program, corpus: Corpus) -> Iterator[Bench]:
-    """A program with a new repository; all of it is gone in the end."""
-    folder = Path(tempfile.mkdtemp(prefix="backthen-bench."))
-    bench = Bench(program, Place(folder), corpus)
-    try:
-        bench.place.make()
-        _run(bench, program.init(bench.place))
-        yield bench
-    finally:
-        shutil.rmtree(folder)
-
-
-def measure_files(bench: Bench, record: Record) -> None:
-    """All steps but those of the mount.
+def measure_files(bench: Bench, corpus: Corpus, record: Record) -> None:
+    """All steps but those of the mount, in a new repository.
 
     Raises:
         StepFailed: the program failed, or did not restore what was saved.
     """
-    corpus = bench.corpus
+    run(bench, bench.program.init(bench.place))
     record("small", _saved(bench, "small-1", corpus.small))
     record("unchanged", _saved(bench, "small-2", corpus.small))
     with _changed(corpus.small):
@@ -103,43 +50,20 @@ def measure_files(bench: Bench, record: Record) -> None:
     record("incompressible", _saved(bench, "incompressible", corpus.incompressible))
     record("restore-small", _restored(bench, "small-1", corpus.small))
     record("restore-large", _restored(bench, "compressible", corpus.compressible))
-    record("check", _run(bench, bench.program.check()))
-
-
-def _run(bench: Bench, command: Command) -> Taken:
-    os.sync()  # what the step before has left to be written is not this one's
-    with bench.output.open("wb") as output:
-        usage = measure(
-            command.arguments, environment=bench.environment, folder=command.folder or bench.place.folder, output=output
-        )
-    if usage.exit_code:
-        raise StepFailed(f"{' '.join(command.arguments)}: exit code {usage.exit_code}\n{bench.said()}")
-    return Taken(usage.wall_s, usage.cpu_s, usage.anonymous_bytes)
+    record("check", run(bench, bench.program.check()))
 
 
 def _saved(bench: Bench, name: str, source: Path) -> Taken:
-    before = count(bench.place.repository)[1]
-    taken = _run(bench, bench.program.snapshot(name, source))
-    return taken._replace(stored_bytes=count(bench.place.repository)[1] - before)
+    return run_storing(bench, bench.program.snapshot(name, source))
 
 
 def _restored(bench: Bench, name: str, source: Path) -> Taken:
     target = bench.place.folder / "restored"
     target.mkdir()
-    taken = _run(bench, bench.program.restore(name, source, target))
+    taken = run(bench, bench.program.restore(name, source, target))
     check_equal(source, count(bench.program.restored(source, target)))
     shutil.rmtree(target)
     return taken
-
-
-def check_equal(source: Path, counted: tuple[int, int]) -> None:
-    """Refuse a copy that has not as many names and bytes as its source.
-
-    Raises:
-        StepFailed: it has not.
-    """
-    if counted != count(source):
-        raise StepFailed(f"{source} came back with {counted} names and bytes, not {count(source)}")
 
 
 @contextmanager

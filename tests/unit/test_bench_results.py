@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 
 from tests.bench.chart import draw_chart
 from tests.bench.results import Results, document, quantity_text, tables
-from tests.bench.steps import Taken
+from tests.bench.running import Taken
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -29,7 +29,9 @@ def test_a_table_has_medians_and_how_many_times_more_the_others_took() -> None:
 
 
 def test_figures_have_units() -> None:
-    assert ["12.3 s", "1.50 s", "50 ms", "0.36 ms"] == [quantity_text(s, "wall_s") for s in (12.3, 1.5, 0.05, 0.00036)]
+    assert ["12.3 s", "1.50 s", "50 ms", "360 \N{MICRO SIGN}s"] == [
+        quantity_text(s, "wall_s") for s in (12.3, 1.5, 0.05, 0.00036)
+    ]
     sizes = (0, 1023, 2048, 200 << 20)
     assert ["0 B", "1,023 B", "2.0 KiB", "200 MiB"] == [quantity_text(size, "stored_bytes") for size in sizes]
 
