@@ -9,8 +9,9 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 _INTERVAL_S = 0.02
 
@@ -24,10 +25,16 @@ class Usage(NamedTuple):
     exit_code: int
 
 
-def measure(command: list[str]) -> Usage:
-    """Run a command to its end."""
+def measure(
+    command: Sequence[str],
+    *,
+    environment: Mapping[str, str] | None = None,
+    folder: Path | None = None,
+    output: BinaryIO | None = None,
+) -> Usage:
+    """Run a command to its end: with this process's environment, folder and output where none is given."""
     begun = time.perf_counter()
-    process = subprocess.Popen(command)
+    process = subprocess.Popen(command, env=environment, cwd=folder, stdout=output, stderr=output)
     peak = 0
     while True:
         pid, status, usage = os.wait4(process.pid, os.WNOHANG)

@@ -17,6 +17,7 @@ from backthen.repository.catalog import (
 )
 from backthen.repository.catalog.slots import SlotInfo
 from backthen.repository.clock import monotonic_ns, now_ns
+from backthen.repository.compression import Compression, parse_compression
 from backthen.repository.content import Node, SnapshotTree, extents_from, read_file, read_xattrs
 from backthen.repository.errors import (
     AmbiguousSnapshot,
@@ -78,6 +79,7 @@ __all__ = [
     "CheckReport",
     "CheckRequest",
     "Client",
+    "Compression",
     "DamageError",
     "Entry",
     "EntryType",
@@ -138,6 +140,7 @@ __all__ = [
     "monotonic_ns",
     "now_ns",
     "open_storage",
+    "parse_compression",
     "read_file",
     "read_xattrs",
     "remove_access",

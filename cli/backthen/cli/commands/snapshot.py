@@ -24,7 +24,15 @@ from backthen.cli.tables import facts_lines, table_lines
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from backthen.repository import ExclusionRules, Repository, SnapshotId, SnapshotInfo, SnapshotReport, Statistics
+    from backthen.repository import (
+        Compression,
+        ExclusionRules,
+        Repository,
+        SnapshotId,
+        SnapshotInfo,
+        SnapshotReport,
+        Statistics,
+    )
 
 SHORT_ID = 8
 _NS = 1_000_000_000
@@ -77,6 +85,14 @@ def _exclusion_options(function: Callable[..., ExitCode]) -> Callable[..., ExitC
 @_exclusion_options
 @click.option("--one-file-system", is_flag=True, help="Do not enter other file systems.")
 @click.option("--parent", metavar="SNAPSHOT|none", help="Compare with SNAPSHOT, not the last one of host and paths.")
+@click.option(
+    "--compression",
+    "compression_text",
+    metavar="auto|off|fast|max|LEVEL",
+    default="auto",
+    show_default=True,
+    help="How hard new data is compressed; LEVEL is zstd's, 1 to 22.",
+)
 @click.option("--dry-run", is_flag=True, help="Say what would be done; store nothing.")
 @global_options()
 def create(
@@ -86,6 +102,7 @@ def create(
     exclusions: _Exclusions,
     one_file_system: bool,
     parent: str | None,
+    compression_text: str,
     dry_run: bool,
 ) -> ExitCode:
     """Save each PATH, and all below it, in a new snapshot.
@@ -97,6 +114,7 @@ def create(
     settings = current_settings()
     check_text("--tag", *tags)
     check_text("--host", *([] if host is None else [host]))
+    compression = _compression(compression_text)
     rules = _rules(exclusions)
     with reporter(settings) as listener:
         sources = existing_sources(paths, listener)
@@ -110,6 +128,7 @@ def create(
                 find_parent=parent is None,
                 one_file_system=one_file_system,
                 dry_run=dry_run,
+                compression=compression,
             )
             report = create_snapshot(repository, request, listener)
     _tell_created(settings, report, problems=listener.problems, dry_run=dry_run)
@@ -195,6 +214,15 @@ def check_text(option: str, *values: str) -> None:
     for value in values:
         if not value or not is_printable(value):
             raise UsageFailure(f"{option} {shown_text(value)!r} is empty, or is not text that can be printed")
+
+
+def _compression(text: str) -> Compression:
+    from backthen.repository import InvalidRequest, parse_compression
+
+    try:
+        return parse_compression(text)
+    except InvalidRequest as error:
+        raise UsageFailure(f"--compression: {shown_text(str(error))}", hint=error.hint) from error
 
 
 def _rules(exclusions: _Exclusions) -> ExclusionRules:

@@ -31,6 +31,7 @@ from backthen.repository.model.records import LogEntry, LogKind, encode_record
 from backthen.repository.storage import Storage, log_name, parse_log_name
 
 _NAMES_SHOWN_MAX = 3
+_KINDS = frozenset(LogKind)
 
 Entries = dict[ObjectId, LogEntry]
 
@@ -63,6 +64,7 @@ class Log:
         self._listed: frozenset[str] = frozenset()
         self._stored: dict[str, LogEntry] = {}
         self._unreadable: dict[str, DamageError] = {}
+        self._order: list[ObjectId] = []
         self.entries: Entries = {}
         self.damage: tuple[DamageError, ...] = ()
         self.generation = 0
@@ -96,7 +98,7 @@ class Log:
 
     def snapshots(self) -> list[LoggedSnapshot]:
         """All committed roots in the order of the log, the forgotten ones too."""
-        return _replay(self.entries, order_entries(self.entries))
+        return _replay(self.entries, self._order)
 
     def append(self, kind: LogKind, root: SnapshotId, time_ns: int) -> ObjectId:
         """Put an entry that cites all heads known now; its id.
@@ -115,6 +117,7 @@ class Log:
         self._listed |= {name}
         self._stored[name] = entry
         self.entries[id_] = entry
+        self._order.append(id_)  # it cites all heads, so nothing can come after it
         self.generation += 1
         return id_
 
@@ -139,13 +142,13 @@ class Log:
 
     def _read_listing(self) -> None:
         """Bring the entries up to a new listing, where it differs from the last or that had gaps."""
-        listed = frozenset(stored.name for stored in self._storage.list("log") if parse_log_name(stored.name))
+        listed = frozenset(stored.name for stored in self._storage.list("log"))
         if listed == self._listed and not any(isinstance(error, MissingError) for error in self._unreadable.values()):
             return
         self._listed = frozenset()  # until all of it is read, should reading fail
         self._stored = {name: entry for name, entry in self._stored.items() if name in listed}
         self._unreadable = {}
-        for name in sorted(listed - self._stored.keys()):
+        for name in sorted(name for name in listed - self._stored.keys() if parse_log_name(name)):
             try:
                 self._stored[name] = self._read(name)
             except ObjectMissing:
@@ -154,6 +157,7 @@ class Log:
                 self._unreadable[name] = error
         self.entries = {_entry_id(name): entry for name, entry in self._stored.items()}
         self._take_checkpoints()
+        self._order = order_entries(self.entries)
         self.damage = tuple(self._find_damage())
         self.generation += 1
         self._listed = listed
@@ -214,7 +218,7 @@ class Log:
         yield from (self._unreadable[name] for name in sorted(self._unreadable))
         for id_, name in sorted(self._missing().items()):
             yield MissingError(f"the log entry {id_.hex()} that it cites is missing", name=name)
-        if len(order_entries(self.entries)) < len(self.entries):
+        if len(self._order) < len(self.entries):
             yield MalformedError("entries cite each other in a circle", name="log")
         authors: dict[tuple[bytes, int], ObjectId] = {}
         for id_ in sorted(self.entries):
@@ -267,7 +271,9 @@ def _replay(entries: Entries, order: list[ObjectId]) -> list[LoggedSnapshot]:
         elif entry.root in found and isinstance(detail, tuple):
             found[entry.root] = dataclasses.replace(found[entry.root], tags=detail)
     forgotten = {root for id_, root in forgets.items() if id_ not in answered}
-    return [dataclasses.replace(logged, is_forgotten=logged.id in forgotten) for logged in found.values()]
+    for root in forgotten & found.keys():
+        found[root] = dataclasses.replace(found[root], is_forgotten=True)
+    return list(found.values())
 
 
 def _decode_detail(entry: LogEntry) -> bytes | bool | tuple[str, ...] | None:
@@ -309,7 +315,7 @@ def _check_entry(entry: LogEntry, name: str) -> None:
         MalformedError: they do not follow it.
         NewerFormatError: the entry is of a kind that this version does not know.
     """
-    if entry.kind not in tuple(LogKind):
+    if entry.kind not in _KINDS:
         raise NewerFormatError(
             f"{name} was made by a newer version of Backthen", hint="Update Backthen on this machine and try again."
         )

@@ -1,7 +1,10 @@
-"""zstd, one context a thread, and the probe for what is compressed already. The only importer of `zstandard`."""
+"""zstd, one context a thread, the probe for what is compressed already, and the choices a user has.
 
+The only importer of `zstandard`.
+"""
+
+from backthen.repository.compression.choice import Compression, parse_compression
 from backthen.repository.compression.zstd import (
-    Compression,
     compress,
     compress_payload,
     decompress,
@@ -9,4 +12,12 @@ from backthen.repository.compression.zstd import (
     looks_compressed,
 )
 
-__all__ = ["Compression", "compress", "compress_payload", "decompress", "decompress_payload", "looks_compressed"]
+__all__ = [
+    "Compression",
+    "compress",
+    "compress_payload",
+    "decompress",
+    "decompress_payload",
+    "looks_compressed",
+    "parse_compression",
+]

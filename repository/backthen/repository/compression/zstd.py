@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
 
 import zstandard
 
@@ -12,16 +11,9 @@ from backthen.repository.errors import MalformedError
 
 _PAYLOAD_LEVEL = 3
 _PROBE_BYTES = 4 * fmt.KIB
-_PROBE_SLICES = 3
+_PROBE_SLICES = 4
 _PROBE_LEVEL = 1
-_PROBE_RATIO = 0.97
-
-
-@dataclass(frozen=True, slots=True)
-class Compression:
-    """How segments are compressed: a zstd level, and whether to try at all."""
-
-    level: int = 3
+_PROBE_RATIO = 0.985
 
 
 class _Contexts(threading.local):

@@ -23,7 +23,7 @@ from typing_extensions import Buffer
 
 from backthen.repository import format as fmt
 from backthen.repository.bounded import ByteBudget
-from backthen.repository.compression import Compression, looks_compressed
+from backthen.repository.compression import Compression
 from backthen.repository.crypto import BlobKind, RepositoryKeys, object_id
 from backthen.repository.errors import ObjectExists
 from backthen.repository.ids import PackId
@@ -156,7 +156,7 @@ class BlobWriter:
 
     def _append(self, record: BlobRecord, data: bytes) -> None:
         lane = self._lanes[_CLASSES[BlobKind(record.kind)]]
-        if record.length > fmt.RUN_PIECE_BYTES and not self._is_worth_compressing(data):
+        if record.length > fmt.RUN_PIECE_BYTES and not self._compression.is_worthwhile(memoryview(data)):
             self._submit(lane, record.length, lambda: make_run(data, record))
             return
         if lane.batch_bytes + record.length > fmt.SOLID_BYTES_MAX or len(lane.batch) == fmt.SOLID_BLOBS_MAX:
@@ -164,9 +164,6 @@ class BlobWriter:
         lane.batch.append(data)
         lane.batch_records.append(record)
         lane.batch_bytes += record.length
-
-    def _is_worth_compressing(self, data: bytes) -> bool:
-        return bool(self._compression.level) and not looks_compressed(memoryview(data))
 
     def _submit_batch(self, lane: _Lane) -> None:
         if lane.batch:

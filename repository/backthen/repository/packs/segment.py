@@ -8,7 +8,7 @@ from itertools import accumulate
 from typing import NamedTuple
 
 from backthen.repository import format as fmt
-from backthen.repository.compression import Compression, compress, decompress, looks_compressed
+from backthen.repository.compression import Compression, compress, decompress
 from backthen.repository.errors import MalformedError
 from backthen.repository.ids import BlobId
 
@@ -119,8 +119,8 @@ def verify_body(body: memoryview, form: int) -> SolidBody | RunPiece:
 
 
 def _encode_body(body: bytes, compression: Compression, count: int) -> bytes:
-    if compression.level and not looks_compressed(memoryview(body)):
-        frame = compress(body, compression.level if count > _FEW_LARGE_BLOBS else min(compression.level, 2))
+    if compression.is_worthwhile(memoryview(body)):
+        frame = compress(body, compression.level if count > _FEW_LARGE_BLOBS else compression.level_large)
         if len(frame) < len(body):
             if decompress(frame, len(body)) != body:
                 raise AssertionError("zstd did not give back what it was given")
