@@ -14,7 +14,8 @@ import pyfuse3
 import pytest
 import trio
 
-from backthen.fsmount.adapters.pyfuse3 import CHANGING_S, LASTING_S, REFUSALS, Adapter
+from backthen.fsmount.adapters.libfuse import CHANGING_S, REFUSALS
+from backthen.fsmount.adapters.pyfuse3 import LASTING_S, Adapter
 from backthen.fsmount.view import ROOT_NUMBER, Owner, View, ViewError, history_view
 from backthen.repository import monotonic_ns
 from tests.mount.sample import sample_history
