@@ -131,6 +131,18 @@ def _leave_one_binding(binding: str) -> None:
         sys.modules["mfusepy"] = None  # type: ignore[assignment]
 
 
+class _Gate(threading.Event):
+    """An event that says, too, when somebody waits for it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reached = threading.Event()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self.reached.set()
+        return super().wait(timeout)
+
+
 def _serve(
     mountpoint: str,
     only: tuple[int, bytes] | None,
@@ -152,7 +164,7 @@ def _serve(
             answers.flush()
 
         def obey() -> None:
-            gate = threading.Event()
+            gate = _Gate()
             while True:
                 try:
                     order, *_ = pickle.load(orders)
@@ -170,6 +182,8 @@ def _serve(
                     node = history.tree(infos[2]).resolve(history.blobs.source, b"kinds/big")
                     assert node.entry.page is not None
                     history.blobs.gates[node.entry.page.id] = gate
+                elif order == "await gate":
+                    gate.reached.wait()
                 elif order == "open gate":
                     gate.set()
                 elif order == "break":
@@ -220,6 +234,25 @@ def read_during(slow: bytes, fast: bytes, server: int) -> tuple[bytes, bool, int
     _servers[server].order("open gate")
     thread.join(WAIT_S)
     return content, is_waiting, lengths[0]
+
+
+def stop_during_read(slow: bytes, server: int) -> tuple[int, OSError | None]:
+    """Tell a server to stop while a read waits for its gate: how the server ended, and what the reader was told."""
+    told: list[OSError] = []
+
+    def read() -> None:
+        try:
+            read_at(slow, 0, 100)
+        except OSError as error:
+            told.append(error)
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    _servers[server].order("await gate")
+    os.kill(server, signal.SIGTERM)
+    status = wait(server)
+    thread.join(WAIT_S)
+    return status, told[0] if told else None
 
 
 def wait_for(path: bytes, count: int, limit_s: float) -> int:
@@ -295,6 +328,7 @@ FUNCTIONS: dict[str, Callable[..., object]] = {
     "read_at": read_at,
     "read_during": read_during,
     "start": start,
+    "stop_during_read": stop_during_read,
     "unmount": lambda path, lazy: unmount(Path(path), lazy=lazy),
     "wait": wait,
     "wait_for": wait_for,

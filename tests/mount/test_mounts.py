@@ -162,6 +162,17 @@ def test_signal_is_not_held_up_by_a_request_that_waits(mount: MountWorld) -> Non
     assert mount.agent.ask("wait", mount.server) == 0
 
 
+def test_signal_is_not_held_up_by_a_read_that_waits_and_the_read_fails(mount: MountWorld) -> None:
+    mount.agent.ask("order", mount.server, "close gate")
+    result = mount.agent.ask("stop_during_read", mount.path(b"latest/kinds/big"), mount.server)
+
+    assert isinstance(result, tuple)
+    ended, told = result
+    assert ended == 0
+    assert told.errno in (errno.ECONNABORTED, errno.ENOTCONN)
+    assert mount.agent.ask("mount_state", mount.mountpoint) == "FREE"
+
+
 def test_unmount_ends_the_server_well(mount: MountWorld) -> None:
     mount.agent.ask("unmount", mount.mountpoint, False)
 

@@ -177,7 +177,7 @@ class WinFspWorld:
     """The sample history under winfspy. Others are let in, so that all permissions can be seen."""
 
     limits = Limits(
-        # Windows has no set-user-ID, set-group-ID and sticky bits, and on a read-only volume nobody is granted to write.
+        # Windows has no set-user-ID, set-group-ID and sticky bits; and nobody may write to a read-only volume.
         permissions=0o555,
         # A FILETIME counts 100 ns.
         time_ns=100,

@@ -119,7 +119,8 @@ class Native:
         return 1
 
     def LocalFree(self, handle: Pointer) -> None:  # noqa: N802
-        del self._allocated[handle]
+        if handle:
+            del self._allocated[handle]
 
     def configure_FSP_FSCTL_VOLUME_PARAMS(self, parameters: Pointer, *values: int | str) -> None:  # noqa: N802
         import inspect

@@ -73,23 +73,6 @@ class _Library(Protocol):
         ...
 
 
-def _library() -> _Library:
-    """The maintained one where it is installed, else the other.
-
-    Raises:
-        MountRefused: there is none, or it finds no libfuse.
-    """
-    try:
-        try:
-            import mfusepy as library
-        except ModuleNotFoundError:
-            import refuse.high as library
-    # What each of them raises where libfuse is missing, or is a version that it does not know.
-    except (ImportError, OSError, AttributeError) as error:
-        raise MountRefused(f"libfuse cannot be used: {error}", hint=_INSTALL_HINT) from error
-    return cast(_Library, library)
-
-
 class Adapter:
     """Answers libfuse's requests from a view. Its methods have the names and arguments of fusepy's `Operations`."""
 
@@ -120,10 +103,6 @@ class Adapter:
         self._files: Handles[OpenFile] = Handles()
         self._listings: Handles[OpenDirectory] = Handles()
         self._reports = Reports()
-
-    def __call__(self, operation: str, *args: object) -> object:
-        """Do an operation: refuse calls all of them so, mfusepy calls the methods."""
-        return getattr(self, operation)(*args)
 
     def init(self, path: str) -> None:
         """The kernel has opened the connection."""
@@ -224,6 +203,33 @@ class Adapter:
             raise OSError(errno.EIO, "a request failed") from error
 
 
+class CallableAdapter(Adapter):
+    """For refuse, which has one function called for all operations; mfusepy does not want there to be one."""
+
+    def __call__(self, operation: str, *args: object) -> object:
+        """Do an operation."""
+        return getattr(self, operation)(*args)
+
+
+def _library() -> tuple[_Library, type[Adapter]]:
+    """The maintained one where it is installed, else the other; and the adapter for it.
+
+    Raises:
+        MountRefused: there is none, or it finds no libfuse.
+    """
+    try:
+        try:
+            import mfusepy
+        except ModuleNotFoundError:
+            import refuse.high
+
+            return cast(_Library, refuse.high), CallableAdapter
+        return cast(_Library, mfusepy), Adapter
+    # What each of them raises where libfuse is missing, or is a version that it does not know.
+    except (ImportError, OSError, AttributeError) as error:
+        raise MountRefused(f"libfuse cannot be used: {error}", hint=_INSTALL_HINT) from error
+
+
 def serve_view(
     view: View, mountpoint: Path, *, allow_other: bool, mounted: Callable[[], None], ready: Callable[[], None]
 ) -> None:
@@ -242,10 +248,10 @@ def serve_view(
     Raises:
         MountRefused: the operating system did not make the mount, or libfuse gave it up.
     """
-    library = _library()
+    library, adapter_type = _library()
     _log.info("mounting with %s", library.__name__)
     events: queue.SimpleQueue[_Event] = queue.SimpleQueue()
-    adapter = Adapter(view, allow_other=allow_other, initialised=lambda: events.put(_Initialised()))
+    adapter = adapter_type(view, allow_other=allow_other, initialised=lambda: events.put(_Initialised()))
 
     def run() -> None:
         try:

@@ -14,7 +14,8 @@ import logging
 import signal
 import subprocess
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from types import FrameType
@@ -271,16 +272,19 @@ def serve_view(
         file_system = FileSystem(str(mountpoint), operations, **_volume_parameters(mountpoint))
     except WinFSPyError as error:
         raise _refused(mountpoint, error) from error
-    try:
+    with _told_by_signals() as told:
         try:
-            file_system.start()
-        except (WinFSPyError, OSError) as error:
-            raise _refused(mountpoint, error) from error
-        mounted()
-        ready()
-        _wait_for_signal()
-    finally:
-        file_system.stop()
+            try:
+                file_system.start()
+            except (WinFSPyError, OSError) as error:
+                raise _refused(mountpoint, error) from error
+            mounted()
+            ready()
+            # On Windows no signal interrupts a wait.
+            while not told.wait(_SIGNAL_POLL_S):
+                pass
+        finally:
+            file_system.stop()
 
 
 def current_user_sid() -> str:
@@ -323,7 +327,9 @@ def _volume_parameters(mountpoint: Path) -> dict[str, int | str]:
     }
 
 
-def _wait_for_signal() -> None:
+@contextmanager
+def _told_by_signals() -> Iterator[threading.Event]:
+    """What is set by the signals that stop a mount."""
     told = threading.Event()
 
     def stop(number: int, _: FrameType | None) -> None:
@@ -333,9 +339,7 @@ def _wait_for_signal() -> None:
     names = [name for name in ("SIGINT", "SIGTERM", "SIGBREAK", "SIGHUP") if hasattr(signal, name)]
     kept = {number: signal.signal(number, stop) for number in (signal.Signals[name] for name in names)}
     try:
-        # On Windows no signal interrupts a wait.
-        while not told.wait(_SIGNAL_POLL_S):
-            pass
+        yield told
     finally:
         for number, handler in kept.items():
             signal.signal(number, handler)
