@@ -161,3 +161,15 @@ def test_mount_that_is_not_as_asked_is_taken_away_before_it_is_announced(tmp_pat
     assert announced == []
     assert os.listdir(tmp_path) == []
     assert str(tmp_path) not in Path("/proc/self/mounts").read_text()
+
+
+def test_mount_that_libfuse_gives_up_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def give_up(operations: Adapter, mountpoint: str, **options: object) -> None:
+        operations.init("/")
+        raise RuntimeError(1)
+
+    monkeypatch.setattr(mfusepy, "FUSE", give_up)
+    view = history_view(sample_history()[0], Owner(0, 0), monotonic_ns)
+
+    with pytest.raises(MountRefused, match="gave up serving"):
+        serve_view(view, tmp_path, allow_other=False, mounted=lambda: None, ready=lambda: None)

@@ -14,13 +14,11 @@ from __future__ import annotations
 import errno
 import logging
 import os
-import queue
 import signal
 import stat
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Concatenate, NoReturn, ParamSpec, Protocol, TypeVar, cast
@@ -53,6 +51,10 @@ from backthen.fsmount.view import (
 from backthen.repository import BlobSource
 
 STOP_GRACE_S = 2.0
+
+_INITIALISED = 0
+_ENDED = 255
+_STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 _ENCODING = "latin-1"
 _ACCESS_ACL = b"system.posix_acl_access"
@@ -250,8 +252,9 @@ def serve_view(
     """
     library, adapter_type = _library()
     _log.info("mounting with %s", library.__name__)
-    events: queue.SimpleQueue[_Event] = queue.SimpleQueue()
-    adapter = adapter_type(view, allow_other=allow_other, initialised=lambda: events.put(_Initialised()))
+    events = _Events()
+    adapter = adapter_type(view, allow_other=allow_other, initialised=lambda: events.tell(_INITIALISED))
+    failures: list[str] = []
 
     def run() -> None:
         try:
@@ -262,46 +265,82 @@ def serve_view(
                 foreground=True,
                 **_options(allow_other=allow_other),
             )
-            events.put(_Ended(""))
         except Exception as error:  # noqa: BLE001 - it is raised where the end is waited for
-            events.put(_Ended(str(error) or type(error).__name__))
+            failures.append(str(error) or type(error).__name__)
+        finally:
+            events.tell(_ENDED)
 
     # In a thread of its own, since libfuse's loop does not let Python act on signals.
     serving = threading.Thread(target=run, name="libfuse", daemon=True)
-    with _signals_as(events.put):
-        with spoken_on_stderr() as spoken:
-            serving.start()
-            early = _wait_for_start(events)
-            if isinstance(early, _Ended):
-                raise refused_mount(mountpoint, spoken() or early.reason)
+    try:
+        with events.told_by_signals():
+            early: list[int] = []
+            with spoken_on_stderr() as spoken:
+                serving.start()
+                while (event := events.wait()) not in (_INITIALISED, _ENDED):
+                    early.append(event)
+                if event == _ENDED:
+                    raise refused_mount(mountpoint, spoken() or "".join(failures))
+            try:
+                mounted()
+                ready()
+            except BaseException:
+                _take_away(mountpoint, serving)
+                raise
+            event = early[0] if early else events.wait()
+            if event != _ENDED:
+                _log.info("told to stop by %s", signal.Signals(event).name)
+                _take_away(mountpoint, serving)
+            elif failures:
+                raise MountRefused(f"libfuse gave up serving {mountpoint}: {failures[0]}")
+    finally:
+        serving.join(STOP_GRACE_S)
+        # Where somebody keeps it busy, libfuse's thread has yet to say that it ended.
+        if not serving.is_alive():
+            events.close()
+
+
+class _Events:
+    """What the main thread waits for: signals that stop a mount, and what libfuse's thread says.
+
+    All of it goes through one pipe. A signal alone wakes the main thread only if it is the one that gets it, and waits
+    already.
+    """
+
+    def __init__(self) -> None:
+        self._reading, self._writing = os.pipe()
+        os.set_blocking(self._writing, False)
+
+    def tell(self, event: int) -> None:
+        """Say that something happened: a number below 256 that is not a signal's."""
+        os.write(self._writing, bytes((event,)))
+
+    def wait(self) -> int:
+        """Wait for what happens next: what was told, or the number of a signal."""
+        while (event := os.read(self._reading, 1)[0]) not in (_INITIALISED, _ENDED, *_STOPPING):
+            _log.debug("signal %d is not for the mount", event)
+        return event
+
+    @contextmanager
+    def told_by_signals(self) -> Iterator[None]:
+        """Take the signals. libfuse would handle them by itself where nobody else does."""
+        kept_descriptor = signal.set_wakeup_fd(self._writing, warn_on_full_buffer=False)
+        kept = {number: signal.signal(number, _note) for number in _STOPPING}
         try:
-            mounted()
-            ready()
-        except BaseException:
-            _take_away(mountpoint, serving)
-            raise
-        last = early or events.get()
-        if isinstance(last, signal.Signals):
-            _log.info("told to stop by %s", last.name)
-            _take_away(mountpoint, serving)
-        elif isinstance(last, _Ended) and last.reason:
-            raise MountRefused(f"libfuse gave up serving {mountpoint}: {last.reason}")
-    serving.join(STOP_GRACE_S)
+            yield
+        finally:
+            for number, handler in kept.items():
+                signal.signal(number, handler)
+            signal.set_wakeup_fd(kept_descriptor)
+
+    def close(self) -> None:
+        """Nobody tells anything any more."""
+        os.close(self._reading)
+        os.close(self._writing)
 
 
-@dataclass(frozen=True, slots=True)
-class _Initialised:
-    """The kernel has opened the connection."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Ended:
-    """libfuse has returned; the reason is empty where it was unmounted."""
-
-    reason: str
-
-
-_Event = _Initialised | _Ended | signal.Signals
+def _note(number: int, _: FrameType | None) -> None:
+    """Python has written the number into the pipe already."""
 
 
 def _options(*, allow_other: bool) -> dict[str, str | bool]:
@@ -313,31 +352,6 @@ def _options(*, allow_other: bool) -> dict[str, str | bool]:
     for name in ("entry_timeout", "attr_timeout", "negative_timeout"):
         options[name] = str(CHANGING_S)
     return {**options, "use_ino": True, "auto_cache": True}
-
-
-def _wait_for_start(events: queue.SimpleQueue[_Event]) -> _Ended | signal.Signals | None:
-    """Wait for the connection; what came before it that ends the mount at once, or None."""
-    told: signal.Signals | None = None
-    while not isinstance(event := events.get(), _Initialised):
-        if isinstance(event, _Ended):
-            return event
-        told = event
-    return told
-
-
-@contextmanager
-def _signals_as(put: Callable[[signal.Signals], None]) -> Iterator[None]:
-    """Hand over the signals that stop a mount. libfuse would handle them by itself where nobody else does."""
-
-    def handle(number: int, _: FrameType | None) -> None:
-        put(signal.Signals(number))
-
-    kept = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield
-    finally:
-        for number, handler in kept.items():
-            signal.signal(number, handler)
 
 
 def _take_away(mountpoint: Path, serving: threading.Thread) -> None:
