@@ -30,8 +30,11 @@ def mounted(path: Path) -> bool:
     return str(path) in Path("/proc/self/mounts").read_text()
 
 
-def test_mount_comes_back_when_the_folder_can_be_used(user: User, tree: Path, mountpoint: Path) -> None:
-    document = user.run("mount", str(mountpoint), "--json").document
+@pytest.mark.parametrize("driver", [[], ["--driver", "pyfuse3"], ["--driver", "refuse"]])
+def test_mount_comes_back_when_the_folder_can_be_used(
+    user: User, tree: Path, mountpoint: Path, driver: list[str]
+) -> None:
+    document = user.run("mount", str(mountpoint), "--json", *driver).document
     assert (tree / "letter.txt").read_bytes() == (mountpoint / f"latest{tree}" / "letter.txt").read_bytes()
     assert Path(str(document["log"])).is_relative_to(user.home)
     pid = int(str(document["pid"]))
@@ -73,10 +76,11 @@ def test_a_mount_that_was_killed_answers_enotconn_until_it_is_cleaned(user: User
     user.run("umount", str(mountpoint))
 
 
+@pytest.mark.parametrize("driver", ["pyfuse3", "refuse"])
 @pytest.mark.parametrize("ending", ["interrupt", "umount", "fusermount3"])
-def test_a_mount_in_the_foreground_ends_with_zero(user: User, mountpoint: Path, ending: str) -> None:
+def test_a_mount_in_the_foreground_ends_with_zero(user: User, mountpoint: Path, ending: str, driver: str) -> None:
     process = subprocess.Popen(
-        [*program(), "mount", "--foreground", "--json", str(mountpoint)],
+        [*program(), "mount", "--foreground", "--json", "--driver", driver, str(mountpoint)],
         stdout=subprocess.PIPE,
         env=user.environment,
     )
@@ -112,3 +116,12 @@ def test_a_mountpoint_that_cannot_be_used_is_fifteen(user: User, tree: Path, mou
     user.run("mount", str(mountpoint))
     user.run("mount", str(mountpoint), code=15)
     user.run("umount", str(mountpoint))
+
+
+def test_a_driver_whose_library_is_missing_is_fifteen_and_says_what_to_install(user: User, mountpoint: Path) -> None:
+    result = user.run(
+        "mount", str(mountpoint), "--driver", "refuse", code=15, variables={"FUSE_LIBRARY_PATH": "/none/libfuse.so"}
+    )
+    assert "libfuse cannot be used" in result.err
+    assert "libfuse2" in result.err
+    assert not mounted(mountpoint)

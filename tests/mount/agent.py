@@ -8,6 +8,7 @@ Usage: python -m tests.mount.agent root|user
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 import pickle
@@ -19,17 +20,18 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
-from backthen.fsmount import MountOptions, clean_stale, mount_state, prepare_mountpoint, serve, unmount
-from backthen.fsmount.adapters import pyfuse3 as _imported_before_privileges_go  # noqa: F401
+from backthen.fsmount import Driver, MountOptions, clean_stale, mount_state, prepare_mountpoint, serve, unmount
 from backthen.fsmount.mounting import mounted_at
 from backthen.repository import StorageError
 from tests.mount.sample import sample_history
 from tests.support.history import NS, Folder
 
 WAIT_S = 20
+NEEDED_BY_DRIVERS = ("backthen.fsmount.adapters.pyfuse3", "backthen.fsmount.adapters.refuse", "mfusepy", "refuse.high")
 _logs = [""]
 
 
@@ -37,6 +39,9 @@ def main(role: str) -> None:
     """Become the role, then do what is asked until stdin ends."""
     replies = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
+    # The role need not be allowed to read them.
+    for name in NEEDED_BY_DRIVERS:
+        importlib.import_module(name)
     if role == "user" and os.geteuid() == 0:
         _open_fuse_to_users()
         _become_nobody()
@@ -94,7 +99,7 @@ class Server:
 _servers: dict[int, Server] = {}
 
 
-def start(mountpoint: str, only: tuple[int, bytes] | None, is_distant: bool, allow_other: bool) -> int:
+def start(mountpoint: str, only: tuple[int, bytes] | None, is_distant: bool, allow_other: bool, binding: str) -> int:
     """Fork a server of the sample history; returns its process id once it is ready."""
     log = os.path.join(_logs[0], str(len(os.listdir(_logs[0]))))
     orders_out, orders_in = os.pipe()
@@ -103,7 +108,10 @@ def start(mountpoint: str, only: tuple[int, bytes] | None, is_distant: bool, all
     if process == 0:
         os.close(orders_in)
         os.close(answers_out)
-        _serve(mountpoint, only, is_distant, allow_other, log, os.fdopen(orders_out, "rb"), os.fdopen(answers_in, "wb"))
+        _leave_one_binding(binding)
+        driver = Driver.PYFUSE3 if binding == "pyfuse3" else Driver.REFUSE
+        options = MountOptions(allow_other=allow_other, driver=driver)
+        _serve(mountpoint, only, is_distant, options, log, os.fdopen(orders_out, "rb"), os.fdopen(answers_in, "wb"))
     os.close(orders_out)
     os.close(answers_in)
     server = Server(process, os.fdopen(orders_in, "wb"), os.fdopen(answers_out, "rb"), log)
@@ -117,11 +125,29 @@ def start(mountpoint: str, only: tuple[int, bytes] | None, is_distant: bool, all
     return process
 
 
+def _leave_one_binding(binding: str) -> None:
+    """The driver `refuse` takes mfusepy where it can be imported."""
+    if binding == "refuse":
+        sys.modules["mfusepy"] = None  # type: ignore[assignment]
+
+
+class _Gate(threading.Event):
+    """An event that says, too, when somebody waits for it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reached = threading.Event()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self.reached.set()
+        return super().wait(timeout)
+
+
 def _serve(
     mountpoint: str,
     only: tuple[int, bytes] | None,
     is_distant: bool,
-    allow_other: bool,
+    options: MountOptions,
     log: str,
     orders: BinaryIO,
     answers: BinaryIO,
@@ -138,7 +164,7 @@ def _serve(
             answers.flush()
 
         def obey() -> None:
-            gate = threading.Event()
+            gate = _Gate()
             while True:
                 try:
                     order, *_ = pickle.load(orders)
@@ -156,6 +182,8 @@ def _serve(
                     node = history.tree(infos[2]).resolve(history.blobs.source, b"kinds/big")
                     assert node.entry.page is not None
                     history.blobs.gates[node.entry.page.id] = gate
+                elif order == "await gate":
+                    gate.reached.wait()
                 elif order == "open gate":
                     gate.set()
                 elif order == "break":
@@ -163,8 +191,8 @@ def _serve(
                 answer(order)
 
         threading.Thread(target=obey, daemon=True).start()
-        options = MountOptions(allow_other=allow_other, snapshot=None if only is None else (infos[only[0]], only[1]))
-        serve(history, Path(mountpoint), options, lambda: answer("ready"))
+        snapshot = None if only is None else (infos[only[0]], only[1])
+        serve(history, Path(mountpoint), replace(options, snapshot=snapshot), lambda: answer("ready"))
         status = 0
     except BaseException:
         logging.exception("the server failed")
@@ -206,6 +234,25 @@ def read_during(slow: bytes, fast: bytes, server: int) -> tuple[bytes, bool, int
     _servers[server].order("open gate")
     thread.join(WAIT_S)
     return content, is_waiting, lengths[0]
+
+
+def stop_during_read(slow: bytes, server: int) -> tuple[int, OSError | None]:
+    """Tell a server to stop while a read waits for its gate: how the server ended, and what the reader was told."""
+    told: list[OSError] = []
+
+    def read() -> None:
+        try:
+            read_at(slow, 0, 100)
+        except OSError as error:
+            told.append(error)
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    _servers[server].order("await gate")
+    os.kill(server, signal.SIGTERM)
+    status = wait(server)
+    thread.join(WAIT_S)
+    return status, told[0] if told else None
 
 
 def wait_for(path: bytes, count: int, limit_s: float) -> int:
@@ -281,6 +328,7 @@ FUNCTIONS: dict[str, Callable[..., object]] = {
     "read_at": read_at,
     "read_during": read_during,
     "start": start,
+    "stop_during_read": stop_during_read,
     "unmount": lambda path, lazy: unmount(Path(path), lazy=lazy),
     "wait": wait,
     "wait_for": wait_for,

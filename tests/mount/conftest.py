@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.mount.worlds import Agent, MountWorld, ViewWorld
+from tests.mount.winfsp_world import WinFspWorld
+from tests.mount.worlds import BINDINGS, Agent, MountWorld, ViewWorld
 
 
 def _agent(role: str) -> Agent:
@@ -43,14 +44,26 @@ def agent(request: pytest.FixtureRequest) -> Agent:
     return agent
 
 
-@pytest.fixture(scope="module", params=["view", "root", "root-distant", "user"])
-def world(request: pytest.FixtureRequest) -> Iterator[ViewWorld | MountWorld]:
+@pytest.fixture(params=BINDINGS)
+def binding(request: pytest.FixtureRequest) -> str:
+    """Each of the libraries that mount, in turn."""
+    assert isinstance(request.param, str)
+    return request.param
+
+
+PLACES = ["view", "winfsp", *(f"{binding}-{rest}" for binding in BINDINGS for rest in ("root", "root-distant", "user"))]
+
+
+@pytest.fixture(scope="module", params=PLACES)
+def world(request: pytest.FixtureRequest) -> Iterator[ViewWorld | WinFspWorld | MountWorld]:
     """The sample history, in each of the places; `distant` is where nothing is in memory."""
-    world: ViewWorld | MountWorld
+    world: ViewWorld | WinFspWorld | MountWorld
     if request.param == "view":
         world = ViewWorld()
+    elif request.param == "winfsp":
+        world = WinFspWorld()
     else:
-        role, _, distance = request.param.partition("-")
-        world = MountWorld(request.getfixturevalue(f"{role}_agent"), is_distant=distance == "distant")
+        binding, role, *distance = request.param.split("-")
+        world = MountWorld(request.getfixturevalue(f"{role}_agent"), binding, is_distant=bool(distance))
     yield world
     world.close()

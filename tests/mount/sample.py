@@ -16,11 +16,17 @@ ODD_NAMES = (b"\xff\xfe", b"new\nline", b"\x01\x7f", b"n" * 255, "ü".encode(), 
 MANY = 3000
 LARGE_XATTR = bytes(range(256)) * 200
 
-# As <linux/posix_acl_xattr.h> has it: version 2; owner rw-, user 1234 r--, group ---, mask r--, others ---.
-ACL = struct.pack("<I", 2) + b"".join(
-    struct.pack("<HHI", tag, rights, id_)
-    for tag, rights, id_ in ((1, 6, 2**32 - 1), (2, 4, 1234), (4, 0, 2**32 - 1), (16, 4, 2**32 - 1), (32, 0, 2**32 - 1))
-)
+
+def _acl(named_user: int, *rights: int) -> bytes:
+    """An ACL as <linux/posix_acl_xattr.h> has it, version 2; rights of owner, named user, group, mask, others."""
+    nobody = 2**32 - 1
+    ids = (nobody, named_user, nobody, nobody, nobody)
+    return struct.pack("<I", 2) + b"".join(map(struct.Struct("<HHI").pack, (1, 2, 4, 16, 32), rights, ids))
+
+
+ACL = _acl(1234, 6, 4, 0, 4, 0)
+# All may read, save the user nobody.
+DENYING_ACL = _acl(65534, 6, 0, 4, 4, 4)
 
 _GROUP = b"linked"
 
@@ -51,6 +57,7 @@ def _kinds(history: MemoryHistory) -> Folder:
             b"attributed": write.with_xattrs(write.file(b"x"), {b"user.small": b"1", b"user.zero": b""}),
             b"attributed-much": write.with_xattrs(write.file(b"x"), {b"user.large": LARGE_XATTR}),
             b"listed": write.with_xattrs(write.file(b"acl", mode=0o640), {b"system.posix_acl_access": ACL}),
+            b"denied": write.with_xattrs(write.file(b"x", mode=0o644), {b"system.posix_acl_access": DENYING_ACL}),
             b"unread": write.file(b"", error="Permission denied"),
             b"unknown": Entry(b"", EntryType.UNKNOWN, error="Stale file handle"),
             b"damaged": write.file([b"d" * 1000, b"D" * 1000]),

@@ -1,4 +1,4 @@
-"""The adapter for pyfuse3 by itself: its table, what it refuses, and what it does about time."""
+"""The adapter for pyfuse3 by itself: what it refuses, and what it does about time."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ import pyfuse3
 import pytest
 import trio
 
-from backthen.fsmount.adapters.pyfuse3 import CHANGING_S, LASTING_S, REFUSALS, Adapter
-from backthen.fsmount.view import ROOT_NUMBER, Owner, View, ViewError, history_view
+from backthen.fsmount.adapters.libfuse import CHANGING_S
+from backthen.fsmount.adapters.pyfuse3 import LASTING_S, Adapter
+from backthen.fsmount.view import ROOT_NUMBER, Owner, View, history_view
 from backthen.repository import monotonic_ns
 from tests.mount.sample import sample_history
 from tests.support.history import MemoryHistory
@@ -59,11 +60,6 @@ LEFT_TO_THE_KERNEL = frozenset(["access", "flush", "fsync", "fsyncdir", "poll", 
 """Told by ENOSYS not to be asked again, which spares the requests; reading alone needs none of them."""
 
 
-def _meanings(kind: type[ViewError]) -> set[type[ViewError]]:
-    below = kind.__subclasses__()
-    return {kind} if not below else set().union(*(_meanings(sub) for sub in below))
-
-
 def _view() -> tuple[View, MemoryHistory]:
     history, _ = sample_history()
     return history_view(history, Owner(0, 0), monotonic_ns), history
@@ -85,10 +81,6 @@ def _run(action: Callable[[], Awaitable[object]]) -> object:
         return await action()
 
     return trio.run(main)
-
-
-def test_table_has_every_meaning_and_nothing_else() -> None:
-    assert set(REFUSALS) == _meanings(ViewError)
 
 
 def test_every_operation_of_pyfuse3_is_decided_on() -> None:

@@ -16,9 +16,9 @@ from tests.mount.worlds import Agent, MountWorld
 
 
 @pytest.fixture
-def mount(agent: Agent) -> Iterator[MountWorld]:
+def mount(agent: Agent, binding: str) -> Iterator[MountWorld]:
     """A mount that the test may do anything with."""
-    mount = MountWorld(agent)
+    mount = MountWorld(agent, binding)
     yield mount
     if agent.ask("mount_state", mount.mountpoint) != "FREE":
         agent.ask("unmount", mount.mountpoint, True)
@@ -79,11 +79,11 @@ def test_every_change_of_two_names_is_refused(mount: MountWorld, function: str) 
         mount.agent.ask(function, mount.path(b"latest/kinds/empty"), mount.path(b"latest/kinds/new"))
 
 
-def test_numbers_are_the_same_at_every_mount(agent: Agent) -> None:
+def test_numbers_are_the_same_at_every_mount(agent: Agent, binding: str) -> None:
     paths = (b"", b"latest", b"snapshots", b"latest/kinds/file", b"latest/kinds/first", b"latest/many/01234")
     numbers = []
     for _ in range(2):
-        mount = MountWorld(agent)
+        mount = MountWorld(agent, binding)
         numbers.append([mount.lstat(path).ino for path in paths])
         mount.close()
 
@@ -162,6 +162,17 @@ def test_signal_is_not_held_up_by_a_request_that_waits(mount: MountWorld) -> Non
     assert mount.agent.ask("wait", mount.server) == 0
 
 
+def test_signal_is_not_held_up_by_a_read_that_waits_and_the_read_fails(mount: MountWorld) -> None:
+    mount.agent.ask("order", mount.server, "close gate")
+    result = mount.agent.ask("stop_during_read", mount.path(b"latest/kinds/big"), mount.server)
+
+    assert isinstance(result, tuple)
+    ended, told = result
+    assert ended == 0
+    assert told.errno in (errno.ECONNABORTED, errno.ENOTCONN)
+    assert mount.agent.ask("mount_state", mount.mountpoint) == "FREE"
+
+
 def test_unmount_ends_the_server_well(mount: MountWorld) -> None:
     mount.agent.ask("unmount", mount.mountpoint, False)
 
@@ -190,8 +201,8 @@ def test_killed_mount_answers_enotconn_until_cleaned(mount: MountWorld, path: by
 
 
 @pytest.mark.parametrize("only", [None, (2, b"kinds")])
-def test_killed_mount_is_cleaned_by_unmount(agent: Agent, only: tuple[int, bytes] | None) -> None:
-    mount = MountWorld(agent, only=only)
+def test_killed_mount_is_cleaned_by_unmount(agent: Agent, binding: str, only: tuple[int, bytes] | None) -> None:
+    mount = MountWorld(agent, binding, only=only)
     mount.lstat(b"")
     agent.ask("kill", mount.server, signal.SIGKILL)
     agent.ask("wait", mount.server)
@@ -202,11 +213,11 @@ def test_killed_mount_is_cleaned_by_unmount(agent: Agent, only: tuple[int, bytes
     agent.ask("rmdir", mount.mountpoint)
 
 
-def test_killed_mount_is_cleaned_by_the_next_mount(mount: MountWorld) -> None:
+def test_killed_mount_is_cleaned_by_the_next_mount(mount: MountWorld, binding: str) -> None:
     mount.agent.ask("kill", mount.server, signal.SIGKILL)
     mount.agent.ask("wait", mount.server)
 
-    mount.server = mount.agent.number("start", mount.mountpoint, None, False, False)
+    mount.server = mount.agent.number("start", mount.mountpoint, None, False, False, binding)
 
     assert mount.agent.ask("mount_state", mount.mountpoint) == "LIVE"
 
@@ -218,8 +229,8 @@ def test_path_that_is_not_mounted_cannot_be_unmounted(agent: Agent) -> None:
         agent.ask("unmount", "/proc", False)
 
 
-def test_one_directory_of_a_snapshot_is_shown_alone(agent: Agent) -> None:
-    mount = MountWorld(agent, only=(2, b"/kinds"))
+def test_one_directory_of_a_snapshot_is_shown_alone(agent: Agent, binding: str) -> None:
+    mount = MountWorld(agent, binding, only=(2, b"/kinds"))
 
     assert mount.lstat(b"").ino == 1
     assert b"file" in mount.names(b"")
@@ -232,11 +243,13 @@ def test_one_directory_of_a_snapshot_is_shown_alone(agent: Agent) -> None:
 @pytest.mark.parametrize(
     ("only", "message"), [((2, b"/kinds/file"), "only a folder can be mounted"), ((2, b"/none"), "has no '/none'")]
 )
-def test_what_is_no_directory_cannot_be_shown_alone(agent: Agent, only: tuple[int, bytes], message: str) -> None:
+def test_what_is_no_directory_cannot_be_shown_alone(
+    agent: Agent, binding: str, only: tuple[int, bytes], message: str
+) -> None:
     folder = agent.text("make_folder")
 
     with pytest.raises(RuntimeError, match=message):
-        agent.ask("start", folder, only, False, False)
+        agent.ask("start", folder, only, False, False, binding)
 
     assert agent.ask("mount_state", folder) == "FREE"
     agent.ask("rmdir", folder)
@@ -274,26 +287,23 @@ def test_mountpoint_inside_the_repository_is_refused(agent: Agent) -> None:
     agent.ask("rmdir", folder)
 
 
-def test_others_are_let_in_only_when_told_so_and_then_held_to_the_saved_rights(root_agent: Agent) -> None:
-    folder = root_agent.text("make_folder")
-    server = root_agent.number("start", folder, None, False, True)
-    kinds = os.fsencode(folder) + b"/latest/kinds/"
+def test_others_are_let_in_only_when_told_so_and_then_held_to_the_saved_rights(root_agent: Agent, binding: str) -> None:
+    mount = MountWorld(root_agent, binding, allow_other=True)
+    kinds = mount.path(b"latest/kinds/")
 
-    options = root_agent.ask("super_options", folder)
+    options = root_agent.ask("super_options", mount.mountpoint)
     assert isinstance(options, frozenset)
     assert {"allow_other", "default_permissions"} <= options
     assert root_agent.ask("read_as_nobody", kinds + b"attributed") == b"x"
-    for name in (b"first", b"file"):
+    for name in (b"first", b"file", b"denied"):
         with refusal(errno.EACCES):
             root_agent.ask("read_as_nobody", kinds + name)
 
-    root_agent.ask("unmount", folder, False)
-    assert root_agent.ask("wait", server) == 0
-    root_agent.ask("rmdir", folder)
+    mount.close()
 
 
-def test_others_are_kept_out_otherwise(root_agent: Agent) -> None:
-    mount = MountWorld(root_agent)
+def test_others_are_kept_out_otherwise(root_agent: Agent, binding: str) -> None:
+    mount = MountWorld(root_agent, binding)
 
     with refusal(errno.EACCES):
         root_agent.ask("read_as_nobody", mount.path(b"latest/kinds/attributed"))

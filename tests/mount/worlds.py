@@ -10,10 +10,13 @@ import sys
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from backthen.fsmount.adapters.pyfuse3 import REFUSALS
+from backthen.fsmount.adapters.libfuse import REFUSALS
 from backthen.fsmount.view import ROOT_NUMBER, Attributes, Owner, View, ViewError, history_view
 from backthen.repository import monotonic_ns
 from tests.mount.sample import sample_history
+
+BINDINGS = ("pyfuse3", "mfusepy", "refuse")
+"""The libraries that mount for real; the driver `refuse` uses either of the last two."""
 
 
 class Stat(NamedTuple):
@@ -31,8 +34,38 @@ class Stat(NamedTuple):
     device: tuple[int, int]
 
 
+class Limits(NamedTuple):
+    """What a place cannot show; each place that has such limits says why.
+
+    Attributes:
+        permissions: the bits of the mode that it shows.
+        time_ns: in what steps times are shown.
+        has_link_counts: it says how many names a file has.
+        has_xattrs: it shows extended attributes.
+    """
+
+    permissions: int = 0o7777
+    time_ns: int = 1
+    has_link_counts: bool = True
+    has_xattrs: bool = True
+
+    def mode(self, mode: int) -> int:
+        """A mode as it is shown."""
+        return stat.S_IFMT(mode) | (stat.S_IMODE(mode) & self.permissions)
+
+    def time(self, time_ns: int) -> int:
+        """A time as it is shown."""
+        return time_ns // self.time_ns * self.time_ns
+
+    def links(self, count: int) -> int:
+        """A number of links as it is shown."""
+        return count if self.has_link_counts else 0
+
+
 class World(Protocol):
     """The sample history as a file system. Paths are relative to its top. Refusals are OSErrors."""
+
+    limits: Limits
 
     def names(self, path: bytes) -> list[bytes]: ...
 
@@ -95,10 +128,20 @@ class Agent:
 class MountWorld:
     """A real mount of the sample history, seen through an agent."""
 
-    def __init__(self, agent: Agent, *, is_distant: bool = False, only: tuple[int, bytes] | None = None) -> None:
+    limits = Limits()
+
+    def __init__(
+        self,
+        agent: Agent,
+        binding: str,
+        *,
+        is_distant: bool = False,
+        only: tuple[int, bytes] | None = None,
+        allow_other: bool = False,
+    ) -> None:
         self.agent = agent
         self.mountpoint = agent.text("make_folder")
-        self.server = agent.number("start", self.mountpoint, only, is_distant, False)
+        self.server = agent.number("start", self.mountpoint, only, is_distant, allow_other, binding)
 
     def path(self, path: bytes) -> bytes:
         """A path of the mount as the agent has to name it."""
@@ -154,6 +197,8 @@ class MountWorld:
 
 class ViewWorld:
     """The view itself, with just enough of a path walk around it."""
+
+    limits = Limits()
 
     def __init__(self, view: View | None = None) -> None:
         self.view = view or history_view(sample_history()[0], Owner(os.getuid(), os.getgid()), monotonic_ns)

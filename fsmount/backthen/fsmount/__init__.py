@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from backthen.fsmount.drivers import Driver, load_driver
 from backthen.fsmount.errors import MountBusy, MountError, MountRefused, NotMounted, UnusableMountpoint
 from backthen.fsmount.mounting import (
     MountState,
@@ -25,6 +26,7 @@ from backthen.repository import PathNotFound, SnapshotInfo, monotonic_ns
 
 __all__ = [
     "Blobs",
+    "Driver",
     "History",
     "MountBusy",
     "MountError",
@@ -49,11 +51,13 @@ class MountOptions:
         allow_other: let other users in, as far as modes, owners and ACLs in the snapshots allow.
         snapshot: show this one directory alone: a snapshot and a path in it.
         repository_folder: where the repository is, if it is on this machine; no mount can be inside.
+        driver: what it is mounted with; None for the one of this platform.
     """
 
     allow_other: bool = False
     snapshot: tuple[SnapshotInfo, bytes] | None = None
     repository_folder: Path | None = None
+    driver: Driver | None = None
 
 
 def serve(history: History, mountpoint: Path, options: MountOptions, ready: Callable[[], None]) -> None:
@@ -77,9 +81,7 @@ def serve(history: History, mountpoint: Path, options: MountOptions, ready: Call
         PathNotFound: the snapshot has no directory at the path.
         RepositoryError: the repository cannot be read.
     """
-    # Imported here: it needs libfuse, and whoever only asks for a mount's state does not.
-    from backthen.fsmount.adapters.pyfuse3 import serve_view
-
+    serve_view = load_driver(options.driver)
     view = _view(history, options)
     target = prepare_mountpoint(mountpoint, repository_folder=options.repository_folder)
 

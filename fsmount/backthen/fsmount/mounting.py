@@ -204,6 +204,15 @@ def clean_stale(path: Path) -> bool:
     return True
 
 
+def detach(mountpoint: Path) -> None:
+    """Take away what is mounted at a path, in use or not, without asking it anything.
+
+    Raises:
+        MountBusy, MountRefused: the system did not do it.
+    """
+    _detach(mountpoint, lazy=True)
+
+
 def _detach(mountpoint: Path, *, lazy: bool) -> None:
     if os.geteuid() == 0:
         libc = ctypes.CDLL(None, use_errno=True)

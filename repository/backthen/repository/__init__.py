@@ -6,6 +6,7 @@ A repository goes through states that are types: a `Storage`, a `LockedRepositor
 """
 
 from backthen.repository.backup import SnapshotReport, SnapshotRequest, create_snapshot
+from backthen.repository.bounded import LRUCache
 from backthen.repository.catalog import (
     AtTime,
     IdPrefix,
@@ -88,6 +89,7 @@ __all__ = [
     "Folders",
     "IdPrefix",
     "InvalidRequest",
+    "LRUCache",
     "Latest",
     "LockedRepository",
     "MalformedError",

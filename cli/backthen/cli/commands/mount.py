@@ -39,6 +39,7 @@ class _Job:
     narrowing: Narrowing
     reference: str | None
     allow_other: bool
+    driver: str | None
 
 
 @click.command()
@@ -46,10 +47,18 @@ class _Job:
 @click.option("--snapshot", "reference", metavar="SNAPSHOT[:PATH]", help="Show this folder alone.")
 @click.option("--foreground", is_flag=True, help="Serve until Ctrl-C or `umount`, logging to standard error.")
 @click.option("--allow-other", is_flag=True, help="Let other users in, as far as the saved permissions allow.")
+@click.option(
+    "--driver", type=click.Choice(["pyfuse3", "refuse"]), help="What to mount with, in place of this platform's own."
+)
 @narrowing_options
 @global_options()
 def mount(
-    narrowing: Narrowing, mountpoint: str, reference: str | None, foreground: bool, allow_other: bool
+    narrowing: Narrowing,
+    mountpoint: str,
+    reference: str | None,
+    foreground: bool,
+    allow_other: bool,
+    driver: str | None,
 ) -> ExitCode:
     """Show all snapshots as a read-only folder at MOUNTPOINT.
 
@@ -62,7 +71,7 @@ def mount(
     folder = absolute_folder(mountpoint)
     prepare_mountpoint(folder, repository_folder=local_folder(settings.location))
     find_locked(settings)
-    job = _Job(settings, folder, narrowing, reference, allow_other)
+    job = _Job(settings, folder, narrowing, reference, allow_other, driver)
     password = read_password(settings.password, password_prompt(settings))
     if foreground:
         return _serve_here(job, password)
@@ -94,7 +103,7 @@ def log_path(logs: Path, mountpoint: Path) -> Path:
 
 
 def _serve(job: _Job, password: bytes, ready: Callable[[], None]) -> None:
-    from backthen.fsmount import MountOptions, serve
+    from backthen.fsmount import Driver, MountOptions, serve
 
     # Found here once more: what was opened before the fork is not used after it.
     with unlock(find_locked(job.settings), job.settings, password, tries=1) as repository:
@@ -103,7 +112,10 @@ def _serve(job: _Job, password: bytes, ready: Callable[[], None]) -> None:
             wanted = parse_reference(job.reference)
             chosen = (find_snapshot(repository, job.narrowing, wanted.snapshot), wanted.path or b"")
         options = MountOptions(
-            allow_other=job.allow_other, snapshot=chosen, repository_folder=local_folder(job.settings.location)
+            allow_other=job.allow_other,
+            snapshot=chosen,
+            repository_folder=local_folder(job.settings.location),
+            driver=None if job.driver is None else Driver(job.driver),
         )
         serve(repository, job.mountpoint, options, ready)
 

@@ -12,13 +12,12 @@ import logging
 import os
 import select
 import signal
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Concatenate, Generic, NoReturn, ParamSpec, TypeVar
+from typing import Concatenate, NoReturn, ParamSpec, TypeVar
 
 import pyfuse3
 import trio
@@ -38,48 +37,33 @@ from pyfuse3 import (
     XAttrNameT,
 )
 
-from backthen.fsmount.errors import MountRefused
+from backthen.fsmount.adapters.asking import REQUEST_DEADLINE_S
+from backthen.fsmount.adapters.libfuse import (
+    CHANGING_S,
+    REFUSALS,
+    SECTOR_BYTES,
+    WRITING,
+    Handles,
+    mount_options,
+    refused_mount,
+    spoken_on_stderr,
+    statvfs_fields,
+)
+from backthen.fsmount.adapters.reports import Reports
 from backthen.fsmount.view import (
     ROOT_NUMBER,
     Attributes,
-    DamagedContent,
-    Gone,
     Listed,
-    NoSuchAttribute,
-    NotADirectory,
-    NotAFile,
-    NotASymlink,
-    NotFound,
     OpenDirectory,
     OpenFile,
     ReadOnly,
-    StorageUnavailable,
-    UnreadAtBackup,
     View,
     ViewError,
 )
 from backthen.repository import BlobSource, NotInMemory
 
-REFUSALS: dict[type[ViewError], int] = {
-    NotFound: errno.ENOENT,
-    Gone: errno.ESTALE,
-    NotADirectory: errno.ENOTDIR,
-    NotAFile: errno.EINVAL,
-    NotASymlink: errno.EINVAL,
-    NoSuchAttribute: errno.ENODATA,
-    ReadOnly: errno.EROFS,
-    DamagedContent: errno.EIO,
-    StorageUnavailable: errno.EIO,
-    UnreadAtBackup: errno.EIO,
-}
-"""What each meaning is called on Linux."""
-
 LASTING_S = 10 * 365 * 24 * 3600.0
-CHANGING_S = 0.5
-"""With the list of snapshots at most a second old, a new one is seen within two seconds."""
 
-REQUEST_DEADLINE_S = 30.0
-"""Below what `fs.fuse.max_request_timeout` is set to where it is set, after which Linux aborts the whole mount."""
 STOP_GRACE_S = 2.0
 WORKERS_MAX = 16
 TASKS_IDLE = 8
@@ -88,36 +72,10 @@ TASKS_MAX = 512
 BURST_PAUSE_MS = 2
 BURST_MAX = 64
 """Requests that are read without giving trio a chance; a burst ends with a pause."""
-REPORTS_MAX = 1024
-
-_BLOCK_BYTES = 4096
-_SECTOR_BYTES = 512
-_NAME_BYTES_MAX = 255
-_WRITING = os.O_ACCMODE | os.O_TRUNC | os.O_CREAT | os.O_APPEND
 
 _log = logging.getLogger("backthen.fsmount")
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
-_Open = TypeVar("_Open")
-
-
-class _Handles(Generic[_Open]):
-    """What is open, by the number that the kernel calls it."""
-
-    def __init__(self) -> None:
-        self._open: dict[int, _Open] = {}
-        self._next = 0
-
-    def add(self, opened: _Open) -> FileHandleT:
-        self._next += 1
-        self._open[self._next] = opened
-        return FileHandleT(self._next)
-
-    def get(self, handle: FileHandleT) -> _Open:
-        return self._open[handle]
-
-    def remove(self, handle: FileHandleT) -> None:
-        del self._open[handle]
 
 
 class _ReadTurn:
@@ -202,7 +160,7 @@ def _fill(entry: EntryAttributes, found: Attributes) -> None:
     entry.st_uid = uid
     entry.st_gid = gid
     entry.st_size = size
-    entry.st_blocks = allocated // _SECTOR_BYTES
+    entry.st_blocks = allocated // SECTOR_BYTES
     entry.st_mtime_ns = entry.st_atime_ns = mtime_ns
     entry.st_ctime_ns = ctime_ns
     entry.st_rdev = os.makedev(major, minor) if major or minor else 0
@@ -238,9 +196,9 @@ class Adapter(pyfuse3.Operations):
         self._view = view
         self._deadline_s = request_deadline_s
         self._limiter = trio.CapacityLimiter(WORKERS_MAX)
-        self._files: _Handles[OpenFile] = _Handles()
-        self._listings: _Handles[_Listing] = _Handles()
-        self._reported: set[str] = set()
+        self._files: Handles[OpenFile] = Handles()
+        self._listings: Handles[_Listing] = Handles()
+        self._reports = Reports()
 
     def init(self) -> None:
         """The kernel has opened the connection."""
@@ -270,7 +228,7 @@ class Adapter(pyfuse3.Operations):
     async def opendir(self, inode: InodeT, ctx: RequestContext) -> FileHandleT:
         """Begin to list a directory."""
         directory = await self._answer(self._view.open_directory, inode)
-        return self._listings.add(_Listing(directory, self._view.is_lasting(inode)))
+        return FileHandleT(self._listings.add(_Listing(directory, self._view.is_lasting(inode))))
 
     async def readdir(self, fh: FileHandleT, start_id: int, token: ReaddirToken) -> None:
         """Give as many entries as fit. What is left over stays for the next request."""
@@ -299,10 +257,10 @@ class Adapter(pyfuse3.Operations):
 
     async def open(self, inode: InodeT, flags: FlagT, ctx: RequestContext) -> FileInfo:
         """Begin to read a file."""
-        if flags & _WRITING:
+        if flags & WRITING:
             self._refuse_change()
         file = await self._answer(self._view.open_file, inode)
-        return FileInfo(fh=self._files.add(file), keep_cache=True)
+        return FileInfo(fh=FileHandleT(self._files.add(file)), keep_cache=True)
 
     async def read(self, fh: FileHandleT, off: int, size: int) -> bytes | memoryview:  # type: ignore[override]
         """Bytes of a file. pyfuse3 takes any buffer; copying a view of one would cost as much as finding it."""
@@ -324,12 +282,8 @@ class Adapter(pyfuse3.Operations):
         """As large as what is stored, and full."""
         capacity = await self._answer(self._view.capacity)
         data = StatvfsData()
-        data.f_bsize = data.f_frsize = _BLOCK_BYTES
-        data.f_blocks = -(-capacity.stored_bytes // _BLOCK_BYTES)
-        data.f_bfree = data.f_bavail = 0
-        data.f_files = capacity.entry_count
-        data.f_ffree = data.f_favail = 0
-        data.f_namemax = _NAME_BYTES_MAX
+        for name, value in statvfs_fields(capacity).items():
+            setattr(data, name, value)
         return data
 
     async def setattr(
@@ -413,7 +367,7 @@ class Adapter(pyfuse3.Operations):
         except FUSEError:
             raise
         except ViewError as error:
-            self._report(error)
+            self._reports.report(error)
             raise FUSEError(REFUSALS[type(error)]) from error
         except Exception as error:
             # A bug, in whatever is below. It must not take the mount with it.
@@ -430,16 +384,6 @@ class Adapter(pyfuse3.Operations):
             return await trio.to_thread.run_sync(run, abandon_on_cancel=True, limiter=self._limiter)
         _log.warning("a request was not answered by the storage within %g s", self._deadline_s)
         raise FUSEError(errno.EIO)
-
-    def _report(self, error: ViewError) -> None:
-        """Say once what is broken; ordinary refusals are the reader's business."""
-        message = str(error)
-        if REFUSALS[type(error)] != errno.EIO or message in self._reported:
-            return
-        if len(self._reported) >= REPORTS_MAX:
-            self._reported.clear()
-        self._reported.add(message)
-        _log.error("%s", message)
 
     def _refuse_change(self) -> NoReturn:
         raise FUSEError(REFUSALS[ReadOnly])
@@ -478,23 +422,12 @@ def serve_view(
     pyfuse3.close(unmount=True)
 
 
-_FUSE_HINT = "Is fuse3 installed, and may this user open /dev/fuse?"
-_ALLOW_OTHER_HINT = "Leave out --allow-other, or have `user_allow_other` written into /etc/fuse.conf."
-
-
 def _mount(adapter: Adapter, mountpoint: Path, *, allow_other: bool) -> None:
-    options = {"fsname=backthen", "subtype=backthen", "ro", "nosuid", "nodev"}
-    if allow_other:
-        options |= {"allow_other", "default_permissions"}
-    with _spoken_on_stderr() as spoken:
+    with spoken_on_stderr() as spoken:
         try:
-            pyfuse3.init(adapter, str(mountpoint), options)
+            pyfuse3.init(adapter, str(mountpoint), set(mount_options(allow_other=allow_other)))
         except RuntimeError as error:
-            message = spoken() or str(error)
-            raise MountRefused(
-                f"cannot mount at {mountpoint}: {message}",
-                hint=_ALLOW_OTHER_HINT if "user_allow_other" in message else _FUSE_HINT,
-            ) from error
+            raise refused_mount(mountpoint, spoken() or str(error)) from error
 
 
 async def _serve(adapter: Adapter, ready: Callable[[], None]) -> None:
@@ -521,21 +454,3 @@ async def _stop_at_signal(scope: trio.CancelScope) -> None:
             _log.info("told to stop by %s", signal.Signals(number).name)
             pyfuse3.terminate()
             scope.deadline = trio.current_time() + STOP_GRACE_S
-
-
-@contextmanager
-def _spoken_on_stderr() -> Iterator[Callable[[], str]]:
-    """Collect what libfuse and fusermount3 write to stderr, since they tell their reasons nowhere else."""
-    with tempfile.TemporaryFile() as file:
-        kept = os.dup(2)
-        os.dup2(file.fileno(), 2)
-
-        def spoken() -> str:
-            file.seek(0)
-            return file.read().decode(errors="replace").strip()
-
-        try:
-            yield spoken
-        finally:
-            os.dup2(kept, 2)
-            os.close(kept)

@@ -1,0 +1,77 @@
+"""Which adapter mounts a view. An adapter is imported when it is used: each needs a library that need not be there."""
+
+from __future__ import annotations
+
+import enum
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol, assert_never
+
+from backthen.fsmount.errors import MountRefused
+from backthen.fsmount.view import View
+
+
+class Driver(enum.StrEnum):
+    """What a mount is made with."""
+
+    PYFUSE3 = "pyfuse3"
+    REFUSE = "refuse"
+    WINFSPY = "winfspy"
+
+
+_OF_PLATFORM = {"darwin": Driver.REFUSE, "win32": Driver.WINFSPY}
+
+
+class ServeView(Protocol):
+    """An adapter's way of mounting a view and serving it; the adapters say what they raise."""
+
+    def __call__(
+        self,
+        view: View,
+        mountpoint: Path,
+        *,
+        allow_other: bool,
+        mounted: Callable[[], None],
+        ready: Callable[[], None],
+    ) -> None:
+        """Mount, serve until unmounted or told to stop, unmount."""
+        ...
+
+
+def platform_driver(platform: str = sys.platform) -> Driver:
+    """The driver of a platform, as `sys.platform` names it."""
+    return _OF_PLATFORM.get(platform, Driver.PYFUSE3)
+
+
+def load_driver(driver: Driver | None) -> ServeView:
+    """How to mount with a driver, or with this platform's.
+
+    Raises:
+        MountRefused: the driver, or what it needs, is not installed.
+    """
+    chosen = driver or platform_driver()
+    try:
+        return _adapter(chosen)
+    except (ImportError, OSError) as error:
+        raise MountRefused(
+            f"the driver {chosen} cannot be used: {error}", hint="docs/platforms.md says what each driver needs."
+        ) from error
+
+
+def _adapter(driver: Driver) -> ServeView:
+    match driver:
+        case Driver.PYFUSE3:
+            from backthen.fsmount.adapters import pyfuse3
+
+            return pyfuse3.serve_view
+        case Driver.REFUSE:
+            from backthen.fsmount.adapters import refuse
+
+            return refuse.serve_view
+        case Driver.WINFSPY:
+            from backthen.fsmount.adapters import winfspy
+
+            return winfspy.serve_view
+        case _:
+            assert_never(driver)
