@@ -31,7 +31,7 @@ from backthen.repository.packs.segment import FORM_RUN, FORM_SOLID
 from backthen.repository.storage import Storage, pack_name
 
 SEGMENT_CACHE_BYTES = 32 * fmt.MIB
-PAGE_CACHE_BYTES = 48 * fmt.MIB
+PAGE_CACHE_BYTES = 24 * fmt.MIB
 _DECODED_PAGE_FACTOR = 8
 _CIPHERS_MAX = 64
 _LOCKS = 64

@@ -16,7 +16,7 @@ FORM_SOLID = 0
 FORM_RUN = 1
 _CODEC_STORED = 0
 _CODEC_ZSTD = 1
-_FEW_LARGE_BLOBS = 4
+_FEW_LARGE_BLOBS = 2
 _PREFIX = struct.Struct(">BI")
 _PIECE = struct.Struct(">32sII")
 

@@ -74,7 +74,8 @@ class ContentWriter:
             while under_way:
                 under_way.popleft().result()
         finally:
-            wait(under_way)  # the caller closes the file
+            if under_way:
+                wait(under_way)  # the caller closes the file
         if ends_in_hole:
             os.ftruncate(descriptor, entry.size)
         return written
