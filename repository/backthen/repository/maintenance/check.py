@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from itertools import islice
 
 from backthen.repository import entropy
 from backthen.repository import format as fmt
@@ -87,13 +89,14 @@ def check_repository(repository: Repository, request: CheckRequest, progress: Pr
     """
     report = CheckReport()
     packs = _list_packs(repository, report)
-    _check_names(repository, report)
-    _check_keys(repository, report)
-    _check_index(repository, report, packs, progress)
-    _check_snapshots(repository, report, packs, progress)
-    _check_unlogged(repository, report)
-    if request.read_data_percent:
-        _check_data(repository, report, _sample(packs, request.read_data_percent), progress)
+    with _DataCheck(repository, _sample(packs, request.read_data_percent)) as data:
+        _check_names(repository, report)
+        _check_keys(repository, report)
+        _check_index(repository, report, packs, progress)
+        _check_snapshots(repository, report, packs, progress)
+        _check_unlogged(repository, report)
+        if request.read_data_percent:
+            data.finish(report, progress)
     return report
 
 
@@ -263,22 +266,41 @@ def _sample(packs: dict[PackId, int], percent: float) -> list[tuple[PackId, int]
     return shuffled[: math.ceil(len(shuffled) * min(percent, 100) / 100)]
 
 
-def _check_data(
-    repository: Repository, report: CheckReport, packs: list[tuple[PackId, int]], progress: Progress
-) -> None:
-    progress.start("data", files_total=len(packs), bytes_total=sum(length for _, length in packs))
+class _DataCheck:
+    """Packs being read whole in the background, beginning at once; use in a `with`."""
 
-    def verify(item: tuple[PackId, int]) -> list[str]:
-        return list(verify_pack(repository.storage, repository.keys, *item))
+    def __init__(self, repository: Repository, packs: list[tuple[PackId, int]]) -> None:
+        self._repository = repository
+        self._packs = packs
+        self._waiting = iter(packs)
+        self._under_way: deque[tuple[PackId, int, Future[list[str]]]] = deque()
+        self._pool = ThreadPoolExecutor(_WORKERS, thread_name_prefix="check")
+        for pack_id, length in islice(self._waiting, _PACKS_AT_ONCE):
+            self._submit(pack_id, length)
 
-    with ThreadPoolExecutor(_WORKERS, thread_name_prefix="check") as pool:
-        for start in range(0, len(packs), _PACKS_AT_ONCE):
-            batch = packs[start : start + _PACKS_AT_ONCE]
-            for (pack_id, length), problems in zip(batch, pool.map(verify, batch), strict=True):
-                report.findings.extend(Finding(pack_name(pack_id), problem) for problem in problems)
-                report.packs_read += 1
-                report.bytes_read += length
-                progress.advance(files=1, size=length)
+    def __enter__(self) -> _DataCheck:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+    def finish(self, report: CheckReport, progress: Progress) -> None:
+        """Wait for all of them, and report what was found."""
+        progress.start("data", files_total=len(self._packs), bytes_total=sum(length for _, length in self._packs))
+        while self._under_way:
+            pack_id, length, verified = self._under_way.popleft()
+            report.findings.extend(Finding(pack_name(pack_id), problem) for problem in verified.result())
+            report.packs_read += 1
+            report.bytes_read += length
+            progress.advance(files=1, size=length)
+            for further in islice(self._waiting, 1):
+                self._submit(*further)
+
+    def _submit(self, pack_id: PackId, length: int) -> None:
+        self._under_way.append((pack_id, length, self._pool.submit(self._verify, pack_id, length)))
+
+    def _verify(self, pack_id: PackId, length: int) -> list[str]:
+        return list(verify_pack(self._repository.storage, self._repository.keys, pack_id, length))
 
 
 @contextmanager
