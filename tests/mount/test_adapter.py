@@ -39,7 +39,6 @@ CHANGES = frozenset(
 )
 ANSWERED = frozenset(
     [
-        "init",
         "lookup",
         "forget",
         "getattr",
@@ -55,7 +54,7 @@ ANSWERED = frozenset(
         "listxattr",
     ]
 )
-LEFT_TO_THE_KERNEL = frozenset(["access", "flush", "fsync", "fsyncdir", "poll", "stacktrace"])
+LEFT_TO_THE_KERNEL = frozenset(["access", "flush", "fsync", "fsyncdir", "init", "poll", "stacktrace"])
 """Told by ENOSYS not to be asked again, which spares the requests; reading alone needs none of them."""
 
 

@@ -11,9 +11,8 @@ import errno
 import logging
 import os
 import signal
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+import socket
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Concatenate, Generic, NoReturn, ParamSpec, TypeVar
@@ -36,7 +35,8 @@ from pyfuse3 import (
     XAttrNameT,
 )
 
-from backthen.fsmount.errors import MountRefused
+from backthen.fsmount.adapters.device import MESSAGE_BYTES_MAX, open_mounted_device, with_kept_symlinks
+from backthen.fsmount.mounting import clean_stale
 from backthen.fsmount.view import (
     ROOT_NUMBER,
     Attributes,
@@ -168,7 +168,6 @@ class Adapter(pyfuse3.Operations):
         """
         super().__init__()
         self.enable_acl = enable_acl
-        self.initialised = trio.Event()
         self.is_announced = False
         self._view = view
         self._deadline_s = request_deadline_s
@@ -176,10 +175,6 @@ class Adapter(pyfuse3.Operations):
         self._files: _Handles[OpenFile] = _Handles()
         self._listings: _Handles[_Listing] = _Handles()
         self._reported: set[str] = set()
-
-    def init(self) -> None:
-        """The kernel has opened the connection."""
-        self.initialised.set()
 
     async def lookup(self, parent_inode: InodeT, name: FileNameT, ctx: RequestContext) -> EntryAttributes:
         """The attributes of a name, or the lasting news that there is none."""
@@ -395,39 +390,49 @@ def serve_view(
     Raises:
         MountRefused: the operating system did not make the mount.
     """
+    options = {"fsname=backthen", "subtype=backthen", "ro", "nosuid", "nodev"}
+    if allow_other:
+        options |= {"allow_other", "default_permissions"}
+    device = open_mounted_device(mountpoint, options)
     adapter = Adapter(view, enable_acl=allow_other)
-    _mount(adapter, mountpoint, allow_other=allow_other)
     try:
         mounted()
+        _connect(adapter, device)
     except BaseException:
-        pyfuse3.close(unmount=True)
+        os.close(device)
+        clean_stale(mountpoint)
         raise
     try:
         trio.run(_serve, adapter, ready)
     except BaseException:
-        # Before it was announced nobody relies on it.
-        pyfuse3.close(unmount=not adapter.is_announced)
+        pyfuse3.close(unmount=False)
+        # Once it was announced somebody may rely on it.
+        if not adapter.is_announced:
+            clean_stale(mountpoint)
         raise
-    pyfuse3.close(unmount=True)
+    pyfuse3.close(unmount=False)
+    clean_stale(mountpoint)
 
 
-_FUSE_HINT = "Is fuse3 installed, and may this user open /dev/fuse?"
-_ALLOW_OTHER_HINT = "Leave out --allow-other, or have `user_allow_other` written into /etc/fuse.conf."
+def _connect(adapter: Adapter, device: int) -> None:
+    """Let libfuse and the kernel agree, and then talk to each other."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours:
+        pyfuse3.init(adapter, f"/dev/fd/{theirs.fileno()}", set())
+        request = os.read(device, MESSAGE_BYTES_MAX)
+        answer = trio.run(_ask_libfuse, ours, request)
+        os.write(device, with_kept_symlinks(request, answer))
+        os.dup2(device, theirs.detach(), inheritable=False)
+    os.close(device)
 
 
-def _mount(adapter: Adapter, mountpoint: Path, *, allow_other: bool) -> None:
-    options = {"fsname=backthen", "subtype=backthen", "ro", "nosuid", "nodev"}
-    if allow_other:
-        options |= {"allow_other", "default_permissions"}
-    with _spoken_on_stderr() as spoken:
-        try:
-            pyfuse3.init(adapter, str(mountpoint), options)
-        except RuntimeError as error:
-            message = spoken() or str(error)
-            raise MountRefused(
-                f"cannot mount at {mountpoint}: {message}",
-                hint=_ALLOW_OTHER_HINT if "user_allow_other" in message else _FUSE_HINT,
-            ) from error
+async def _ask_libfuse(channel: socket.socket, request: bytes) -> bytes:
+    channel.send(request)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(pyfuse3.main)
+        await trio.lowlevel.wait_readable(channel)
+        nursery.cancel_scope.cancel()
+    return channel.recv(MESSAGE_BYTES_MAX)
 
 
 async def _serve(adapter: Adapter, ready: Callable[[], None]) -> None:
@@ -439,7 +444,6 @@ async def _serve(adapter: Adapter, ready: Callable[[], None]) -> None:
 
 
 async def _announce(adapter: Adapter, ready: Callable[[], None]) -> None:
-    await adapter.initialised.wait()
     ready()
     adapter.is_announced = True
 
@@ -450,21 +454,3 @@ async def _stop_at_signal(scope: trio.CancelScope) -> None:
             _log.info("told to stop by %s", signal.Signals(number).name)
             pyfuse3.terminate()
             scope.deadline = trio.current_time() + STOP_GRACE_S
-
-
-@contextmanager
-def _spoken_on_stderr() -> Iterator[Callable[[], str]]:
-    """Collect what libfuse and fusermount3 write to stderr, since they tell their reasons nowhere else."""
-    with tempfile.TemporaryFile() as file:
-        kept = os.dup(2)
-        os.dup2(file.fileno(), 2)
-
-        def spoken() -> str:
-            file.seek(0)
-            return file.read().decode(errors="replace").strip()
-
-        try:
-            yield spoken
-        finally:
-            os.dup2(kept, 2)
-            os.close(kept)

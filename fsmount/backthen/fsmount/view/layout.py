@@ -214,7 +214,8 @@ class _Builder:
         return attributes
 
     def _add_symlink(self, path: bytes, target: bytes, time_ns: int) -> Attributes:
-        number = self._numbers.assign(path)
+        # The kernel may keep where a number points for ever: who points elsewhere is another.
+        number = self._numbers.assign(path + b"\0" + target)
         attributes = virtual_symlink_attributes(number, self._owner, time_ns, target)
         self.places[number] = VirtualSymlink(attributes, target)
         return attributes
