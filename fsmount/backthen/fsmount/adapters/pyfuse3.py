@@ -144,11 +144,11 @@ def _entry(found: Attributes, *, name_s: float, attributes_s: float) -> EntryAtt
     return entry
 
 
-def _no_entry() -> EntryAttributes:
-    """What tells the kernel that there is no such name, and for how long."""
+def _no_entry(*, name_s: float) -> EntryAttributes:
+    """What tells the kernel that there is no such name, and for how many seconds."""
     entry = EntryAttributes()
     entry.st_ino = InodeT(0)
-    entry.entry_timeout = CHANGING_S
+    entry.entry_timeout = name_s
     return entry
 
 
@@ -178,13 +178,14 @@ class Adapter(pyfuse3.Operations):
 
     async def lookup(self, parent_inode: InodeT, name: FileNameT, ctx: RequestContext) -> EntryAttributes:
         """The attributes of a name, or the lasting news that there is none."""
+        name_s = LASTING_S if self._view.is_lasting(parent_inode) else CHANGING_S
         try:
             found = await self._answer(self._view.lookup, parent_inode, name)
         except FUSEError as error:
             if error.errno == errno.ENOENT:
-                return _no_entry()
+                return _no_entry(name_s=name_s)
             raise
-        return self._child_entry(found, name_s=LASTING_S if self._view.is_lasting(parent_inode) else CHANGING_S)
+        return self._child_entry(found, name_s=name_s)
 
     async def forget(self, inode_list: Sequence[tuple[InodeT, int]]) -> None:
         """Nothing is kept for a number."""
