@@ -12,6 +12,7 @@ import logging
 import os
 import signal
 import socket
+import stat
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -88,6 +89,7 @@ REPORTS_MAX = 1024
 _BLOCK_BYTES = 4096
 _SECTOR_BYTES = 512
 _NAME_BYTES_MAX = 255
+_DOTS = (FileNameT(b"."), FileNameT(b".."))
 _WRITING = os.O_ACCMODE | os.O_TRUNC | os.O_CREAT | os.O_APPEND
 
 _log = logging.getLogger("backthen.fsmount")
@@ -120,6 +122,7 @@ class _Listing:
     """A directory being listed, with what was read of it and did not fit into the last answer."""
 
     directory: OpenDirectory
+    number: InodeT
     is_lasting: bool
     after: int = 0
     ahead: list[Listed] = field(default_factory=list)
@@ -149,6 +152,14 @@ def _no_entry(*, name_s: float) -> EntryAttributes:
     entry = EntryAttributes()
     entry.st_ino = InodeT(0)
     entry.entry_timeout = name_s
+    return entry
+
+
+def _dot_entry(number: InodeT) -> EntryAttributes:
+    """What stands in a listing for the directory and the one above; the kernel takes the type and a number from it."""
+    entry = EntryAttributes()
+    entry.st_ino = number
+    entry.st_mode = ModeT(stat.S_IFDIR)
     return entry
 
 
@@ -201,22 +212,25 @@ class Adapter(pyfuse3.Operations):
     async def opendir(self, inode: InodeT, ctx: RequestContext) -> FileHandleT:
         """Begin to list a directory."""
         directory = await self._answer(self._view.open_directory, inode)
-        return self._listings.add(_Listing(directory, self._view.is_lasting(inode)))
+        return self._listings.add(_Listing(directory, inode, self._view.is_lasting(inode)))
 
     async def readdir(self, fh: FileHandleT, start_id: int, token: ReaddirToken) -> None:
         """Give as many entries as fit. What is left over stays for the next request."""
         listing = self._listings.get(fh)
-        if listing.after != start_id or not listing.ahead:
-            listing.ahead = await self._answer(self._view.read_directory, listing.directory, start_id)
-            listing.after = start_id
+        after = max(start_id - len(_DOTS), 0)
+        if listing.after != after or not listing.ahead:
+            listing.ahead = await self._answer(self._view.read_directory, listing.directory, after)
+            listing.after = after
         reply = pyfuse3.readdir_reply
+        for place, name in enumerate(_DOTS[start_id:], start=start_id + 1):
+            reply(token, name, _dot_entry(listing.number), place)
         given = 0
         for name, found, cookie in listing.ahead:
             if listing.is_lasting:
                 entry = _entry(found, name_s=LASTING_S, attributes_s=LASTING_S)
             else:
                 entry = self._child_entry(found, name_s=CHANGING_S)
-            if not reply(token, FileNameT(name), entry, cookie):
+            if not reply(token, FileNameT(name), entry, cookie + len(_DOTS)):
                 break
             listing.after = cookie
             given += 1
