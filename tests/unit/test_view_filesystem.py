@@ -22,6 +22,7 @@ from backthen.fsmount.view import (
 from backthen.fsmount.view.filesystem import LISTED_MAX
 from backthen.fsmount.view.recent import Recent
 from backthen.repository import NotInMemory, SnapshotInfo, StorageError
+from backthen.repository.model.entry import BlobRef
 from backthen.repository.model.page import Child, decode_tree_page
 from tests.support.history import NS, Folder, MemoryHistory
 
@@ -219,9 +220,34 @@ def test_trouble_is_told_apart_and_named(fixture: Fixture, monkeypatch: pytest.M
     with pytest.raises(DamagedContent, match="packs/12/1234"):
         view.read(view.source, file, 0, 1)
 
-    def fail() -> int:
+    def fail(ref: BlobRef, *, is_near: bool) -> bytes:
         raise StorageError("unplugged")
 
-    monkeypatch.setattr(fixture.history, "stored_bytes", fail)
+    monkeypatch.setattr(fixture.history.blobs, "find", fail)
     with pytest.raises(StorageUnavailable, match="unplugged"):
-        view.capacity(view.source)
+        view.read(view.source, file, 0, 1)
+
+
+def test_storage_is_not_asked_for_names_that_can_never_come(fixture: Fixture) -> None:
+    view, places = fixture.view, [ROOT_NUMBER, fixture.find(b"snapshots"), fixture.find(b"hosts")]
+    fixture.clock.now_ns += 10 * NS
+
+    for name in (b".hidden", b".Trash", b".Trash-1000", b".directory"):
+        for place in places:
+            with pytest.raises(NotFound):
+                view.lookup(view.near, place, name)
+    with pytest.raises(NotFound):
+        view.lookup(view.near, ROOT_NUMBER, b"autorun.inf")
+    assert fixture.history.listings == 1
+    for name in (b"latest", b"snapshots"):
+        with pytest.raises(NotInMemory):
+            view.lookup(view.near, ROOT_NUMBER, name)
+
+
+def test_symlink_that_leads_elsewhere_has_another_number(fixture: Fixture) -> None:
+    first, host = fixture.find(b"latest"), fixture.find(b"hosts")
+    fixture.add(Folder({}))
+    fixture.clock.now_ns += 2 * NS
+
+    assert first != fixture.find(b"latest")
+    assert host == fixture.find(b"hosts")

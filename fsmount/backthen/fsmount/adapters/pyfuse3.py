@@ -12,6 +12,8 @@ import logging
 import os
 import select
 import signal
+import socket
+import stat
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -38,6 +40,7 @@ from pyfuse3 import (
 )
 
 from backthen.fsmount.adapters.asking import REQUEST_DEADLINE_S
+from backthen.fsmount.adapters.device import MESSAGE_BYTES_MAX, open_mounted_device, with_kept_symlinks
 from backthen.fsmount.adapters.libfuse import (
     CHANGING_S,
     REFUSALS,
@@ -45,11 +48,10 @@ from backthen.fsmount.adapters.libfuse import (
     WRITING,
     Handles,
     mount_options,
-    refused_mount,
-    spoken_on_stderr,
     statvfs_fields,
 )
 from backthen.fsmount.adapters.reports import Reports
+from backthen.fsmount.mounting import clean_stale
 from backthen.fsmount.view import (
     ROOT_NUMBER,
     Attributes,
@@ -72,6 +74,7 @@ TASKS_MAX = 512
 BURST_PAUSE_MS = 2
 BURST_MAX = 64
 """Requests that are read without giving trio a chance; a burst ends with a pause."""
+_DOTS = (FileNameT(b"."), FileNameT(b".."))
 
 _log = logging.getLogger("backthen.fsmount")
 _P = ParamSpec("_P")
@@ -137,6 +140,7 @@ class _Listing:
     """A directory being listed, with what was read of it and did not fit into the last answer."""
 
     directory: OpenDirectory
+    number: InodeT
     is_lasting: bool
     after: int = 0
     ahead: list[Listed] = field(default_factory=list)
@@ -166,11 +170,19 @@ def _fill(entry: EntryAttributes, found: Attributes) -> None:
     entry.st_rdev = os.makedev(major, minor) if major or minor else 0
 
 
-def _no_entry() -> EntryAttributes:
-    """What tells the kernel that there is no such name, and for how long."""
+def _no_entry(*, name_s: float) -> EntryAttributes:
+    """What tells the kernel that there is no such name, and for how many seconds."""
     entry = EntryAttributes()
     entry.st_ino = InodeT(0)
-    entry.entry_timeout = CHANGING_S
+    entry.entry_timeout = name_s
+    return entry
+
+
+def _dot_entry(number: InodeT) -> EntryAttributes:
+    """What stands in a listing for the directory and the one above; the kernel takes the type and a number from it."""
+    entry = EntryAttributes()
+    entry.st_ino = number
+    entry.st_mode = ModeT(stat.S_IFDIR)
     return entry
 
 
@@ -190,7 +202,6 @@ class Adapter(pyfuse3.Operations):
         """
         super().__init__()
         self.enable_acl = enable_acl
-        self.initialised = trio.Event()
         self.is_announced = False
         self.turn = _ReadTurn()
         self._view = view
@@ -200,19 +211,16 @@ class Adapter(pyfuse3.Operations):
         self._listings: Handles[_Listing] = Handles()
         self._reports = Reports()
 
-    def init(self) -> None:
-        """The kernel has opened the connection."""
-        self.initialised.set()
-
     async def lookup(self, parent_inode: InodeT, name: FileNameT, ctx: RequestContext) -> EntryAttributes:
         """The attributes of a name, or the lasting news that there is none."""
+        name_s = LASTING_S if self._view.is_lasting(parent_inode) else CHANGING_S
         try:
             found = await self._answer(self._view.lookup, parent_inode, name)
         except FUSEError as error:
             if error.errno == errno.ENOENT:
-                return _no_entry()
+                return _no_entry(name_s=name_s)
             raise
-        return self._child_entry(found, name_s=LASTING_S if self._view.is_lasting(parent_inode) else CHANGING_S)
+        return self._child_entry(found, name_s=name_s)
 
     async def forget(self, inode_list: Sequence[tuple[InodeT, int]]) -> None:
         """Nothing is kept for a number."""
@@ -228,15 +236,18 @@ class Adapter(pyfuse3.Operations):
     async def opendir(self, inode: InodeT, ctx: RequestContext) -> FileHandleT:
         """Begin to list a directory."""
         directory = await self._answer(self._view.open_directory, inode)
-        return FileHandleT(self._listings.add(_Listing(directory, self._view.is_lasting(inode))))
+        return FileHandleT(self._listings.add(_Listing(directory, inode, self._view.is_lasting(inode))))
 
     async def readdir(self, fh: FileHandleT, start_id: int, token: ReaddirToken) -> None:
         """Give as many entries as fit. What is left over stays for the next request."""
         listing = self._listings.get(fh)
-        if listing.after != start_id or not listing.ahead:
-            listing.ahead = await self._answer(self._view.read_directory, listing.directory, start_id)
-            listing.after = start_id
+        after = max(start_id - len(_DOTS), 0)
+        if listing.after != after or not listing.ahead:
+            listing.ahead = await self._answer(self._view.read_directory, listing.directory, after)
+            listing.after = after
         reply = pyfuse3.readdir_reply
+        for place, name in enumerate(_DOTS[start_id:], start=start_id + 1):
+            reply(token, name, _dot_entry(listing.number), place)
         given = 0
         entry = EntryAttributes()
         entry.entry_timeout = entry.attr_timeout = LASTING_S
@@ -245,7 +256,7 @@ class Adapter(pyfuse3.Operations):
                 _fill(entry, found)  # it is copied by each reply
             else:
                 entry = self._child_entry(found, name_s=CHANGING_S)
-            if not reply(token, FileNameT(name), entry, cookie):
+            if not reply(token, FileNameT(name), entry, cookie + len(_DOTS)):
                 break
             listing.after = cookie
             given += 1
@@ -406,44 +417,65 @@ def serve_view(
     Raises:
         MountRefused: the operating system did not make the mount.
     """
+    device = open_mounted_device(mountpoint, mount_options(allow_other=allow_other))
     adapter = Adapter(view, enable_acl=allow_other)
-    _mount(adapter, mountpoint, allow_other=allow_other)
     try:
         mounted()
+        _connect(adapter, device)
     except BaseException:
-        pyfuse3.close(unmount=True)
+        os.close(device)
+        clean_stale(mountpoint)
         raise
     try:
         trio.run(_serve, adapter, ready)
     except BaseException:
-        # Before it was announced nobody relies on it.
-        pyfuse3.close(unmount=not adapter.is_announced)
+        pyfuse3.close(unmount=False)
+        # Once it was announced somebody may rely on it.
+        if not adapter.is_announced:
+            clean_stale(mountpoint)
         raise
-    pyfuse3.close(unmount=True)
+    pyfuse3.close(unmount=False)
+    clean_stale(mountpoint)
 
 
-def _mount(adapter: Adapter, mountpoint: Path, *, allow_other: bool) -> None:
-    with spoken_on_stderr() as spoken:
-        try:
-            pyfuse3.init(adapter, str(mountpoint), set(mount_options(allow_other=allow_other)))
-        except RuntimeError as error:
-            raise refused_mount(mountpoint, spoken() or str(error)) from error
+def _replace_lock(turn: _ReadTurn) -> None:
+    """Have pyfuse3 use our turn: it looks up what it needs of trio where its module for asyncio puts its own."""
+    lowlevel = SimpleNamespace(**{**vars(trio.lowlevel), "wait_readable": turn.wait_readable})
+    replaced = {"Lock": lambda: turn, "lowlevel": lowlevel}
+    pyfuse3.trio = SimpleNamespace(**{**vars(trio), **replaced})  # type: ignore[attr-defined]
+
+
+def _connect(adapter: Adapter, device: int) -> None:
+    """Let libfuse and the kernel agree, and then talk to each other."""
+    _replace_lock(adapter.turn)
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours:
+        pyfuse3.init(adapter, f"/dev/fd/{theirs.fileno()}", set())
+        request = os.read(device, MESSAGE_BYTES_MAX)
+        answer = trio.run(_ask_libfuse, ours, request)
+        os.write(device, with_kept_symlinks(request, answer))
+        os.dup2(device, theirs.detach(), inheritable=False)
+    os.close(device)
+
+
+async def _ask_libfuse(channel: socket.socket, request: bytes) -> bytes:
+    channel.send(request)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(pyfuse3.main)
+        await trio.lowlevel.wait_readable(channel)
+        nursery.cancel_scope.cancel()
+    return channel.recv(MESSAGE_BYTES_MAX)
 
 
 async def _serve(adapter: Adapter, ready: Callable[[], None]) -> None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_stop_at_signal, nursery.cancel_scope)
         nursery.start_soon(_announce, adapter, ready)
-        # pyfuse3 looks up here what it needs of trio; its own module for asyncio puts itself in this place.
-        lowlevel = SimpleNamespace(**{**vars(trio.lowlevel), "wait_readable": adapter.turn.wait_readable})
-        replaced = {"Lock": lambda: adapter.turn, "lowlevel": lowlevel}
-        pyfuse3.trio = SimpleNamespace(**{**vars(trio), **replaced})  # type: ignore[attr-defined]
         await pyfuse3.main(min_tasks=TASKS_IDLE, max_tasks=TASKS_MAX)
         nursery.cancel_scope.cancel()
 
 
 async def _announce(adapter: Adapter, ready: Callable[[], None]) -> None:
-    await adapter.initialised.wait()
     ready()
     adapter.is_announced = True
 

@@ -14,6 +14,7 @@ from functools import wraps
 from typing import Concatenate, NamedTuple, ParamSpec, TypeVar
 
 from backthen.fsmount.view.attributes import Attributes, Listed, Owner, entry_attributes
+from backthen.fsmount.view.capacity import StoredBytes
 from backthen.fsmount.view.errors import (
     DamagedContent,
     Gone,
@@ -46,9 +47,7 @@ from backthen.repository import (
 RECENT_NODES = 4096
 LISTED_MAX = 256
 """Entries that one call lists: about as many as fit into the kernel's largest request, and as a page holds."""
-CAPACITY_INTERVAL_S = 10
 
-_NS_PER_S = 1_000_000_000
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
@@ -104,11 +103,9 @@ class View:
     """
 
     def __init__(self, history: History, layouts: Layouts, monotonic_ns: Callable[[], int]) -> None:
-        self._history = history
         self._layouts = layouts
-        self._monotonic_ns = monotonic_ns
         self._recent: Recent[Located] = Recent(RECENT_NODES)
-        self._capacity: tuple[int, int] | None = None
+        self._stored_bytes = StoredBytes(history.stored_bytes, monotonic_ns)
         self.near = history.blobs.near
         self.source = history.blobs.source
 
@@ -132,6 +129,8 @@ class View:
             NotFound: it has no child of that name.
             NotADirectory: it is none.
         """
+        if self._layouts.known.never_has(directory, name):
+            raise NotFound(f"no {name!r}")
         place = self._locate(source, directory)
         if isinstance(place, Located):
             return self._lookup_entry(source, place, name)
@@ -241,13 +240,8 @@ class View:
 
     @_with_meaning
     def capacity(self, source: BlobSource) -> Capacity:
-        """How large the file system is; what the storage holds is at most ten seconds old."""
-        now_ns = self._monotonic_ns()
-        if self._capacity is None or now_ns - self._capacity[0] > CAPACITY_INTERVAL_S * _NS_PER_S:
-            if source is self.near:
-                raise NotInMemory
-            self._capacity = (now_ns, self._history.stored_bytes())
-        return Capacity(self._capacity[1], self._layouts.known.entry_count)
+        """How large the file system is; what the storage holds is what was last heard of it."""
+        return Capacity(self._stored_bytes.get(wait=source is not self.near), self._layouts.known.entry_count)
 
     def _xattrs(self, source: BlobSource, number: int) -> tuple[tuple[bytes, bytes], ...]:
         place = self._locate(source, number)

@@ -78,6 +78,9 @@ class VirtualDirectory:
 
 Place = Located | VirtualDirectory | VirtualSymlink
 
+_LATEST = b"latest"
+"""The one name at the top that is not always there."""
+
 
 class Layout:
     """Everything that is shown at one time, by number. Never changes."""
@@ -93,6 +96,17 @@ class Layout:
     def special(self, number: int) -> Place | None:
         """What is at a number that is not found by its position in a snapshot, or None."""
         return self._places.get(number)
+
+    def never_has(self, number: int, name: bytes) -> bool:
+        """Whether a directory around the snapshots lacks a name, and will, whatever snapshots come.
+
+        Programs look for `.hidden`, `.Trash`, `autorun.inf` and the like wherever they are; the storage need not be
+        asked then.
+        """
+        place = self._places.get(number)
+        if not isinstance(place, VirtualDirectory) or name in place.children:
+            return False
+        return name.startswith(b".") or (number == ROOT_NUMBER and name != _LATEST)
 
     def snapshot(self, number: int) -> ShownSnapshot:
         """The snapshot in whose range a number is.
@@ -184,7 +198,7 @@ def _arrange(infos: list[SnapshotInfo], shown: list[ShownSnapshot], prf: Prf) ->
         for tag in dict.fromkeys(info.tags):
             by_kind["tags"].folder(label_name(tag, prf)).link(time_ns, digits, f"../../{target}")
         by_kind["dates"].folder(*day_names(time_ns)).link(time_ns, digits, f"../../../../{target}")
-        root.children["latest"] = _Link(target, time_ns)
+        root.children[_LATEST.decode()] = _Link(target, time_ns)
     return root
 
 
@@ -214,7 +228,8 @@ class _Builder:
         return attributes
 
     def _add_symlink(self, path: bytes, target: bytes, time_ns: int) -> Attributes:
-        number = self._numbers.assign(path)
+        # The kernel may keep where a number points for ever: who points elsewhere is another.
+        number = self._numbers.assign(path + b"\0" + target)
         attributes = virtual_symlink_attributes(number, self._owner, time_ns, target)
         self.places[number] = VirtualSymlink(attributes, target)
         return attributes

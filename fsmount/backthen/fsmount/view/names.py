@@ -42,13 +42,13 @@ def day_names(time_ns: int) -> tuple[str, str, str]:
 def escape(label: str) -> str:
     """A host or tag as a name: `%`, `/`, `_` and control characters become `%XX`.
 
-    So does the first dot of `.` and `..`. `unescape` gives the label back. The empty label is a lone `%`.
+    So does a dot at the start, which would hide the name. The empty label is a lone `%`.
+    `unescape` gives the label back.
     """
     if not label:
         return "%"
-    if label in (".", ".."):
-        return "%2E" + label[1:]
-    return "".join(f"%{ord(char):02X}" if ord(char) in _ESCAPED else char for char in label)
+    escaped = "".join(f"%{ord(char):02X}" if ord(char) in _ESCAPED else char for char in label)
+    return "%2E" + escaped[1:] if escaped.startswith(".") else escaped
 
 
 def unescape(name: str) -> str:
