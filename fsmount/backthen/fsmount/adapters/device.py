@@ -18,6 +18,7 @@ import subprocess
 from collections.abc import Collection
 from pathlib import Path
 
+from backthen.fsmount.adapters.libfuse import refused_mount
 from backthen.fsmount.errors import MountRefused
 
 MOUNT_TIMEOUT_S = 30
@@ -29,9 +30,6 @@ _CACHE_SYMLINKS = 1 << 23
 _FLAGS_OF_REQUEST = struct.Struct("=40x12xI")
 _FLAGS_OF_ANSWER = struct.Struct("=16x12xI")
 _FLAGS_BYTES = 4
-
-_FUSE_HINT = "Is fuse3 installed, and may this user open /dev/fuse?"
-_ALLOW_OTHER_HINT = "Leave out --allow-other, or have `user_allow_other` written into /etc/fuse.conf."
 
 
 def open_mounted_device(mountpoint: Path, options: Collection[str]) -> int:
@@ -46,10 +44,7 @@ def open_mounted_device(mountpoint: Path, options: Collection[str]) -> int:
             said = _run_fusermount(mountpoint, options, theirs.fileno())
         _, descriptors, _, _ = socket.recv_fds(ours, 1, 1, socket.MSG_CMSG_CLOEXEC)
     if not descriptors:
-        raise MountRefused(
-            f"cannot mount at {mountpoint}: {said}",
-            hint=_ALLOW_OTHER_HINT if "user_allow_other" in said else _FUSE_HINT,
-        )
+        raise refused_mount(mountpoint, said)
     return descriptors[0]
 
 
