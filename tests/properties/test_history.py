@@ -30,7 +30,7 @@ def described(history: MemoryHistory, tree: dict[bytes, object], linked: int) ->
         elif isinstance(what, int) and what < 0:
             children[name] = Name(b"%d" % what, history.writer.file(b"linked %d %d" % (what, linked)))
         else:
-            children[name] = history.writer.file(b"%d" % what)  # type: ignore[str-bytes-safe]
+            children[name] = history.writer.file(str(what).encode())
     return Folder(children)
 
 
