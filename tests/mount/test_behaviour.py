@@ -26,7 +26,7 @@ def check_has_xattrs(world: World) -> None:
 
 
 def test_top_holds_the_views_and_latest(world: World) -> None:
-    assert sorted(world.names(b"")) == [b"dates", b"hosts", b"latest", b"snapshots", b"tags"]
+    assert sorted(world.names(b"")) == [b"at", b"dates", b"hosts", b"latest", b"snapshots", b"tags", b"versions"]
 
 
 def test_snapshots_are_named_by_time_host_and_id(world: World) -> None:
@@ -211,3 +211,95 @@ def test_damage_in_one_file_leaves_the_rest_usable(world: World) -> None:
     with refusal(errno.EIO):
         world.read(KINDS + b"damaged", 1000, 10)
     assert world.read(KINDS + b"file", 0, 100) == b"hello\n"
+
+
+def test_versions_hold_every_name_that_ever_was(world: World) -> None:
+    assert sorted(world.names(b"versions")) == [b"home", b"kinds", b"many", b"odd"]
+    assert world.names(b"versions/home") == [b"a"]
+    assert len(world.names(b"versions/many")) == MANY
+    assert sorted(world.names(b"versions/odd")) == sorted(ODD_NAMES)
+
+
+def test_versions_of_a_file_are_its_distinct_contents(world: World) -> None:
+    folder = b"versions/home/a"
+    names = world.names(folder)
+
+    assert len(names) == 2
+    assert [world.read(folder + b"/" + name, 0, 10) for name in names] == [b"1", b"2"]
+    assert names[1] == names[0] + b" (2)"
+    assert stat.S_ISDIR(world.lstat(folder).mode)
+
+
+def test_a_version_is_the_snapshots_own_file(world: World) -> None:
+    for name in (b"file", b"big", b"first", b"attributed"):
+        (version,) = world.names(b"versions/kinds/" + name)
+        path = b"versions/kinds/" + name + b"/" + version
+
+        assert world.lstat(path) == world.lstat(KINDS + name)
+        if world.limits.has_xattrs:
+            assert world.xattrs(path) == world.xattrs(KINDS + name)
+
+
+def test_a_version_may_be_a_symlink(world: World) -> None:
+    (version,) = world.names(b"versions/kinds/symlink")
+
+    assert world.target(b"versions/kinds/symlink/" + version) == b"nowhere\xff"
+
+
+def test_what_never_was_is_not_in_versions(world: World) -> None:
+    for path in (b"versions/nothing", b"versions/home/b", b"versions/home/a/b", b"versions/home/a/2026"):
+        with refusal(errno.ENOENT):
+            world.lstat(path)
+
+
+def test_a_time_as_a_path_leads_to_each_hosts_newest_snapshot_by_then(world: World) -> None:
+    names = sorted(world.names(b"snapshots"))
+    early, both = b"at/2026-11-23T10:15Z", b"at/2026-11-24"
+
+    assert world.names(early) == world.names(early.replace(b":", b".")) == [b"t%5Fw%2Fo"]
+    assert world.target(early + b"/t%5Fw%2Fo") == b"../../snapshots/" + names[0]
+    assert sorted(world.names(both)) == [b"one", b"t%5Fw%2Fo"]
+    assert world.read(both + b"/one/home/a", 0, 9) == b"2"
+    assert world.names(b"at/1999-12-31") == []
+    with refusal(errno.ENOENT):
+        world.lstat(early + b"/one")
+
+
+@pytest.mark.parametrize("name", [b"2026-13-01", b"soon", b".hidden", b"\xff", b"2026-11-24 25.00"])
+def test_what_is_not_a_time_is_not_there(world: World, name: bytes) -> None:
+    with refusal(errno.ENOENT):
+        world.lstat(b"at/" + name)
+
+
+def test_folders_of_times_are_not_listed(world: World) -> None:
+    assert stat.S_ISDIR(world.lstat(b"at/yesterday 14.00").mode)
+    assert world.names(b"at") == []
+
+
+def test_a_file_tells_its_story_when_asked(world: World) -> None:
+    check_has_xattrs(world)
+    old, _ = world.names(b"versions/home/a")
+
+    for path in (b"versions/home/a/" + old, b"hosts/one/2026-11-23T22.20.05Z/home/a"):
+        assert len(world.xattr(path, b"user.backthen.snapshot")) == 64
+        assert world.xattr(path, b"user.backthen.versions") == b"2"
+        assert world.xattr(path, b"user.backthen.first-seen") == b"2026-11-23T22:20:05Z"
+        assert world.xattr(path, b"user.backthen.last-seen") == b"2026-11-23T22:20:05Z"
+        assert world.xattrs(path) == {}
+    assert world.xattr(b"latest/kinds", b"user.backthen.versions") == b"1"
+
+
+def test_a_file_of_several_names_tells_its_snapshot_alone(world: World) -> None:
+    check_has_xattrs(world)
+
+    assert len(world.xattr(KINDS + b"first", b"user.backthen.snapshot")) == 64
+    with refusal(errno.ENODATA):
+        world.xattr(KINDS + b"first", b"user.backthen.versions")
+
+
+def test_there_is_no_other_story(world: World) -> None:
+    check_has_xattrs(world)
+
+    for path in (KINDS + b"file", b"versions/home"):
+        with refusal(errno.ENODATA):
+            world.xattr(path, b"user.backthen.plot")

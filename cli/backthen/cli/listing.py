@@ -1,10 +1,11 @@
-"""The columns of `ls --long`, of fixed width so that a folder of any size can be listed as it is read."""
+"""Names as they are listed, and the columns of `ls --long`, whose width is fixed: a folder is listed as it is read."""
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
-from backthen.cli.names import shown_text
+from backthen.cli.names import shown_name, shown_text
 from backthen.cli.quantities import local_time
 
 if TYPE_CHECKING:
@@ -34,3 +35,8 @@ def long_prefix(entry: Entry) -> str:
     mode = mode_text(entry.type, entry.mode)
     names = max(entry.names, 1)
     return f"{mode} {names:>3} {user:<8} {group:<8} {size:>12} {local_time(entry.mtime_ns)} "
+
+
+def printed_name(name: bytes, *, is_terminal: bool) -> bytes:
+    """Names go raw into a pipe, so that they can be used, and escaped onto a terminal, which might obey them."""
+    return shown_name(name).encode(sys.stdout.encoding, "backslashreplace") if is_terminal else name

@@ -15,6 +15,7 @@ _COMMANDS: Mapping[str, str] = {
     "snapshot": "snapshot:snapshot",
     "ls": "browse:ls",
     "cat": "browse:cat",
+    "versions": "versions:versions",
     "mount": "mount:mount",
     "umount": "mount:umount",
     "restore": "restore:restore",

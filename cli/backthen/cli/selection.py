@@ -15,7 +15,6 @@ from backthen.cli.clocks import now_ns
 from backthen.cli.failures import RequestError
 from backthen.cli.names import shown_text
 from backthen.cli.paths import absolute_source
-from backthen.cli.times import parse_time
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -100,7 +99,7 @@ def parse_selector(text: str, infos: Sequence[SnapshotInfo], now_ns: int) -> Sel
     Raises:
         RequestError: it is neither `latest`, nor an id, nor a time.
     """
-    from backthen.repository import AtTime, IdPrefix, Latest
+    from backthen.repository import AtTime, IdPrefix, Latest, parse_time
 
     words = text.strip().lower()
     if match := _LATEST.fullmatch(words):
@@ -108,7 +107,7 @@ def parse_selector(text: str, infos: Sequence[SnapshotInfo], now_ns: int) -> Sel
     is_id = _ID.fullmatch(words) is not None
     if is_id and any(info.id.hex().startswith(words) for info in infos):
         return IdPrefix(words)
-    time_ns = parse_time(words, now_ns)
+    time_ns = parse_time(words, now_ns, None)
     if time_ns is not None:
         return AtTime(time_ns)
     if is_id:

@@ -41,6 +41,18 @@ from backthen.repository.errors import (
     TargetError,
     WrongPassword,
 )
+from backthen.repository.history import (
+    Past,
+    Sighting,
+    UnionChild,
+    child_past,
+    count_contents,
+    find_sighting,
+    past_at,
+    timeline,
+    top_past,
+    union_children,
+)
 from backthen.repository.ids import ObjectId, RepositoryId, SnapshotId
 from backthen.repository.maintenance import (
     CheckReport,
@@ -71,6 +83,7 @@ from backthen.repository.progress import Progress, Silent
 from backthen.repository.restore import Overwrite, RestoreReport, RestoreRequest, restore_tree
 from backthen.repository.source import ExclusionRules
 from backthen.repository.storage import Storage, open_storage
+from backthen.repository.times import parse_time
 
 __all__ = [
     "AmbiguousSnapshot",
@@ -101,6 +114,7 @@ __all__ = [
     "ObjectId",
     "ObjectMissing",
     "Overwrite",
+    "Past",
     "PathNotFound",
     "Progress",
     "Repository",
@@ -114,6 +128,7 @@ __all__ = [
     "RollbackError",
     "Root",
     "Selector",
+    "Sighting",
     "Silent",
     "SlotInfo",
     "SnapshotId",
@@ -127,26 +142,35 @@ __all__ = [
     "StorageError",
     "TamperedError",
     "TargetError",
+    "UnionChild",
     "WrongPassword",
     "add_password",
     "add_recovery_key",
     "change_password",
     "check_repository",
+    "child_past",
+    "count_contents",
     "create_repository",
     "create_snapshot",
     "extents_from",
     "filter_snapshots",
     "find_repository",
+    "find_sighting",
     "list_access",
     "make_private_folder",
     "monotonic_ns",
     "now_ns",
     "open_storage",
     "parse_compression",
+    "parse_time",
+    "past_at",
     "read_file",
     "read_xattrs",
     "remove_access",
     "repository_statistics",
     "restore_tree",
     "select_snapshot",
+    "timeline",
+    "top_past",
+    "union_children",
 ]

@@ -10,7 +10,7 @@ import click
 
 from backthen.cli.documents import TYPE_NAMES, entry_document, print_long_document
 from backthen.cli.failures import ExitCode, RequestError, UsageFailure
-from backthen.cli.listing import long_prefix
+from backthen.cli.listing import long_prefix, printed_name
 from backthen.cli.names import name_fields, shown_name
 from backthen.cli.options import current_settings, global_options
 from backthen.cli.selection import Narrowing, find_snapshot, narrowing_options, parse_reference
@@ -126,12 +126,7 @@ def _print_names(found: Iterator[_Found], *, is_long: bool, full_paths: bool) ->
     is_terminal = sys.stdout.isatty()
     for path, entry in found:
         name = path if full_paths else path.rpartition(b"/")[2]
-        target = b" -> " + _printed(entry.target, is_terminal=is_terminal) if is_long and entry.target else b""
+        target = b" -> " + printed_name(entry.target, is_terminal=is_terminal) if is_long and entry.target else b""
         prefix = long_prefix(entry).encode(errors="backslashreplace") if is_long else b""
-        output.write(prefix + _printed(name, is_terminal=is_terminal) + target + b"\n")
+        output.write(prefix + printed_name(name, is_terminal=is_terminal) + target + b"\n")
     output.flush()
-
-
-def _printed(name: bytes, *, is_terminal: bool) -> bytes:
-    """Names go raw into a pipe, so that they can be used, and escaped onto a terminal, which might obey them."""
-    return shown_name(name).encode(sys.stdout.encoding, "backslashreplace") if is_terminal else name

@@ -8,11 +8,13 @@ one, in a thread that may wait.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import tzinfo
 from functools import wraps
 from typing import Concatenate, NamedTuple, ParamSpec, TypeVar
 
+from backthen.fsmount.view.at import At, Times, group_by_host
 from backthen.fsmount.view.attributes import Attributes, Listed, Owner, entry_attributes
 from backthen.fsmount.view.capacity import StoredBytes
 from backthen.fsmount.view.errors import (
@@ -27,10 +29,20 @@ from backthen.fsmount.view.errors import (
     UnreadAtBackup,
 )
 from backthen.fsmount.view.history import History
-from backthen.fsmount.view.layout import Located, Place, VirtualDirectory, VirtualSymlink, is_lasting, tree_layout
+from backthen.fsmount.view.layout import (
+    Located,
+    Maker,
+    Place,
+    ShownSnapshot,
+    VirtualSymlink,
+    is_lasting,
+    tree_layout,
+)
 from backthen.fsmount.view.listing import FixedLayout, FollowingLayout, Layouts
 from backthen.fsmount.view.numbers import ROOT_NUMBER, VIRTUAL_START
 from backthen.fsmount.view.recent import Recent
+from backthen.fsmount.view.story import STORY_PREFIX, tell_story
+from backthen.fsmount.view.versions import Versions
 from backthen.repository import (
     BlobSource,
     DamageError,
@@ -40,6 +52,7 @@ from backthen.repository import (
     PathNotFound,
     RepositoryError,
     SnapshotInfo,
+    now_ns,
     read_file,
     read_xattrs,
 )
@@ -64,7 +77,7 @@ class OpenDirectory:
     """A directory being listed: a node of a snapshot, or the frozen listing of a virtual one."""
 
     located: Located | None
-    frozen: tuple[Listed, ...] = ()
+    frozen: Sequence[Listed] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +149,7 @@ class View:
             return self._lookup_entry(source, place, name)
         if isinstance(place, VirtualSymlink):
             raise NotADirectory(f"{directory} is not a directory")
-        found = place.children.get(name)
+        found = place.lookup(name)
         if found is None:
             raise NotFound(f"no {name!r}")
         return found
@@ -150,11 +163,10 @@ class View:
             UnreadAtBackup: what it held is not known.
         """
         place = self._locate(source, number)
-        if isinstance(place, VirtualDirectory):
-            children = enumerate(place.children.items(), start=1)
-            return OpenDirectory(None, tuple(Listed(name, found, cookie) for cookie, (name, found) in children))
-        if isinstance(place, VirtualSymlink) or not place.node.entry.is_directory:
+        if isinstance(place, VirtualSymlink) or (isinstance(place, Located) and not place.node.entry.is_directory):
             raise NotADirectory(f"{number} is not a directory")
+        if not isinstance(place, Located):
+            return OpenDirectory(None, place.listing())
         entry = place.node.entry
         if entry.error and not entry.below:
             raise UnreadAtBackup(f"folder with inode number {number} was not saved: {entry.error}")
@@ -223,7 +235,7 @@ class View:
 
     @_with_meaning
     def xattr(self, source: BlobSource, number: int, name: bytes) -> bytes:
-        """The value of an extended attribute.
+        """The value of an extended attribute. Those that tell a file's story are given though they are not listed.
 
         Raises:
             NoSuchAttribute: it has none of that name.
@@ -231,6 +243,9 @@ class View:
         for found, value in self._xattrs(source, number):
             if found == name:
                 return value
+        story = self._story(source, number, name) if name.startswith(STORY_PREFIX) else None
+        if story is not None:
+            return story
         raise NoSuchAttribute(f"no attribute {name!r}")
 
     @_with_meaning
@@ -247,6 +262,14 @@ class View:
         place = self._locate(source, number)
         return read_xattrs(source, place.node.entry) if isinstance(place, Located) else ()
 
+    def _story(self, source: BlobSource, number: int, name: bytes) -> bytes | None:
+        place = self._locate(source, number)
+        if not isinstance(place, Located):
+            return None
+        wait = source is not self.near
+        versions = next((maker for maker in self._layouts.known.makers if isinstance(maker, Versions)), None)
+        return tell_story(source, versions, place, name, wait=wait)
+
     def _lookup_entry(self, source: BlobSource, directory: Located, name: bytes) -> Attributes:
         snapshot, node = directory
         if not node.entry.is_directory:
@@ -260,10 +283,13 @@ class View:
 
     def _locate(self, source: BlobSource, number: int) -> Place:
         if number == ROOT_NUMBER or number >= VIRTUAL_START:
-            special = self._layouts.current(wait=source is not self.near).special(number)
-            if special is None:
+            wait = source is not self.near
+            layout = self._layouts.current(wait=wait)
+            made = (maker.place(source, number, wait=wait) for maker in layout.makers)
+            place = next((place for place in made if place is not None), None) or layout.special(number)
+            if place is None:
                 raise Gone(f"nothing that is shown now has the number {number}")
-            return special
+            return place
         snapshot = self._layouts.known.snapshot(number)
         located = self._recent.get(number)
         if located is None:
@@ -272,13 +298,33 @@ class View:
         return located
 
 
-def history_view(history: History, owner: Owner, monotonic_ns: Callable[[], int]) -> View:
+def history_view(
+    history: History,
+    owner: Owner,
+    monotonic_ns: Callable[[], int],
+    *,
+    now_ns: Callable[[], int] = now_ns,
+    zone: tzinfo | None = None,
+) -> View:
     """The view of all snapshots.
+
+    Args:
+        history: what is shown.
+        owner: to whom all that is in no snapshot belongs.
+        monotonic_ns: a clock that never goes back.
+        now_ns: the wall clock, for times such as `yesterday`.
+        zone: what local times are local in; None for the machine's zone.
 
     Raises:
         RepositoryError: the list of snapshots cannot be read.
     """
-    return View(history, FollowingLayout(history, owner, monotonic_ns), monotonic_ns)
+    times = Times(history.inode_prf, now_ns, zone)
+
+    def make(shown: Sequence[ShownSnapshot], numbers: Mapping[str, int]) -> Sequence[Maker]:
+        at = At(group_by_host(shown), times, owner, numbers["at"])
+        return at, Versions(shown, owner, zone, numbers["versions"])
+
+    return View(history, FollowingLayout(history, owner, monotonic_ns, make), monotonic_ns)
 
 
 def tree_view(history: History, info: SnapshotInfo, path: bytes, monotonic_ns: Callable[[], int]) -> View:

@@ -3,6 +3,7 @@
     latest -> snapshots/<newest>
     snapshots/<time>_<host>_<id>/…
     hosts/<host>/<time>   tags/<tag>/<time>   dates/<year>/<month>/<day>/<time>      symlinks into `snapshots`
+    at/…   versions/…                          made when they are asked for, by modules of their own
 
 A directory can be at one path only, since the kernel moves it where it was seen last; hence the symlinks. When one
 snapshot's directory is shown alone, it is node 1 and there is nothing of the above.
@@ -11,12 +12,13 @@ snapshot's directory is shown alone, it is node 1 and there is nothing of the ab
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from backthen.fsmount.view.attributes import (
     Attributes,
+    Listed,
     Owner,
     entry_attributes,
     virtual_directory_attributes,
@@ -25,7 +27,7 @@ from backthen.fsmount.view.attributes import (
 from backthen.fsmount.view.errors import Gone, NotADirectory
 from backthen.fsmount.view.names import day_names, distinct_prefixes, label_name, time_name
 from backthen.fsmount.view.numbers import ROOT_NUMBER, VIRTUAL_START, Prf, SnapshotRanges, VirtualNumbers
-from backthen.repository import Node, SnapshotId, SnapshotInfo, SnapshotTree
+from backthen.repository import BlobSource, Node, SnapshotId, SnapshotInfo, SnapshotTree
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,8 @@ class ShownSnapshot:
         base: the number of position 0.
         end: the first number after the range.
         root_position: the position that has number 1 instead, or -1.
+        name: what it is called in `snapshots`.
+        host: what its host is called.
     """
 
     id: SnapshotId
@@ -43,6 +47,8 @@ class ShownSnapshot:
     base: int
     end: int
     root_position: int = -1
+    name: str = ""
+    host: str = ""
 
     def number(self, position: int) -> int:
         """The number of the inode at a position."""
@@ -75,19 +81,81 @@ class VirtualDirectory:
     attributes: Attributes
     children: dict[bytes, Attributes]
 
+    def lookup(self, name: bytes) -> Attributes | None:
+        """The attributes of a child, or None."""
+        return self.children.get(name)
 
-Place = Located | VirtualDirectory | VirtualSymlink
+    def listing(self) -> Sequence[Listed]:
+        """All children."""
+        children = enumerate(self.children.items(), start=1)
+        return [Listed(name, found, cookie) for cookie, (name, found) in children]
+
+
+@dataclass(frozen=True, slots=True)
+class MadeDirectory:
+    """A directory whose children are made when they are looked up, and not listed."""
+
+    attributes: Attributes
+    lookup: Callable[[bytes], Attributes | None]
+
+    def listing(self) -> Sequence[Listed]:
+        """Nothing."""
+        return ()
+
+
+class Folder(Protocol):
+    """A directory that is in no snapshot."""
+
+    @property
+    def attributes(self) -> Attributes:
+        """Its attributes."""
+        ...
+
+    @property
+    def lookup(self) -> Callable[[bytes], Attributes | None]:
+        """Gives the attributes of a child, or None."""
+        ...
+
+    def listing(self) -> Sequence[Listed]:
+        """All children as they are at this moment."""
+        ...
+
+
+Place = Located | VirtualSymlink | Folder
+
+
+class Maker(Protocol):
+    """Makes what is at some numbers when it is asked for."""
+
+    def place(self, source: BlobSource, number: int, *, wait: bool) -> Place | None:
+        """What is at a number, or None where it is not one of these.
+
+        Raises:
+            Gone: the number once was one of these.
+            NotInMemory: `wait` is not set, and it takes longer.
+            RepositoryError: what is needed cannot be read.
+        """
+        ...
 
 _LATEST = b"latest"
 """The one name at the top that is not always there."""
 
 
 class Layout:
-    """Everything that is shown at one time, by number. Never changes."""
+    """Everything that is shown at one time, by number. Never changes.
 
-    __slots__ = ("_bases", "_places", "entry_count", "snapshots")
+    Attributes:
+        snapshots: those that are shown, by their numbers.
+        entry_count: how many entries they have.
+        makers: make what is not among the places.
+    """
 
-    def __init__(self, snapshots: Sequence[ShownSnapshot], places: dict[int, Place]) -> None:
+    __slots__ = ("_bases", "_places", "entry_count", "makers", "snapshots")
+
+    def __init__(
+        self, snapshots: Sequence[ShownSnapshot], places: dict[int, Place], makers: Sequence[Maker] = ()
+    ) -> None:
+        self.makers = makers
         self.snapshots = sorted(snapshots, key=lambda shown: shown.base)
         self.entry_count = sum(shown.tree.position_count for shown in snapshots)
         self._bases = [shown.base for shown in self.snapshots]
@@ -120,6 +188,11 @@ class Layout:
         return self.snapshots[index]
 
 
+MakeMakers = Callable[[Sequence[ShownSnapshot], Mapping[str, int]], Sequence[Maker]]
+"""What makes `at` and `versions`, from the snapshots in the order of the log and the numbers of the two."""
+_MADE = ("at", "versions")
+
+
 def is_lasting(number: int, layout: Layout) -> bool:
     """Whether a number is that of a snapshot's node, whose attributes and children never change."""
     return number < VIRTUAL_START and not isinstance(layout.special(number), VirtualDirectory)
@@ -139,17 +212,27 @@ def tree_layout(info: SnapshotInfo, tree: SnapshotTree, node: Node, prf: Prf) ->
 
 
 def history_layout(
-    snapshots: Sequence[tuple[SnapshotInfo, SnapshotTree]], ranges: SnapshotRanges, prf: Prf, owner: Owner
+    snapshots: Sequence[tuple[SnapshotInfo, SnapshotTree]],
+    ranges: SnapshotRanges,
+    prf: Prf,
+    owner: Owner,
+    make: MakeMakers,
 ) -> Layout:
     """The layout of all snapshots, given oldest first in the order of the log."""
     bases = ranges.assign([(info.id, tree.position_count) for info, tree in snapshots])
-    shown = [
-        ShownSnapshot(info.id, tree, bases[info.id], bases[info.id] + tree.position_count) for info, tree in snapshots
-    ]
-    root = _arrange([info for info, _ in snapshots], shown, prf)
+    prefixes = distinct_prefixes([info.id for info, _ in snapshots])
+    shown = []
+    for (info, tree), digits in zip(snapshots, prefixes, strict=True):
+        base, host = bases[info.id], label_name(info.host, prf)
+        name = f"{time_name(info.started_ns)}_{host}_{digits}"
+        shown.append(ShownSnapshot(info.id, tree, base, base + tree.position_count, name=name, host=host))
+    root = _arrange([info for info, _ in snapshots], shown, prefixes, prf)
     builder = _Builder(owner, VirtualNumbers(prf))
     builder.add(root, b"")
-    return Layout(shown, builder.places)
+    top = builder.places[ROOT_NUMBER]
+    assert isinstance(top, VirtualDirectory)
+    makers = make(shown, {kind: top.children[kind.encode()].number for kind in _MADE})
+    return Layout(shown, builder.places, makers)
 
 
 class _Link(NamedTuple):
@@ -184,17 +267,16 @@ class _Folder:
 _Child = _Folder | ShownSnapshot | _Link
 
 
-def _arrange(infos: list[SnapshotInfo], shown: list[ShownSnapshot], prf: Prf) -> _Folder:
+def _arrange(infos: list[SnapshotInfo], shown: list[ShownSnapshot], prefixes: list[str], prf: Prf) -> _Folder:
     root = _Folder()
     by_kind = {kind: root.folder(kind) for kind in ("snapshots", "hosts", "tags", "dates")}
-    prefixes = distinct_prefixes([info.id for info in infos])
+    for kind in _MADE:
+        root.folder(kind).mtime_ns = max((info.started_ns for info in infos), default=0)
     for info, snapshot, digits in zip(infos, shown, prefixes, strict=True):
         time_ns = info.started_ns
-        host = label_name(info.host, prf)
-        name = f"{time_name(time_ns)}_{host}_{digits}"
-        by_kind["snapshots"].children[name] = snapshot
-        target = f"snapshots/{name}"
-        by_kind["hosts"].folder(host).link(time_ns, digits, f"../../{target}")
+        by_kind["snapshots"].children[snapshot.name] = snapshot
+        target = f"snapshots/{snapshot.name}"
+        by_kind["hosts"].folder(snapshot.host).link(time_ns, digits, f"../../{target}")
         for tag in dict.fromkeys(info.tags):
             by_kind["tags"].folder(label_name(tag, prf)).link(time_ns, digits, f"../../{target}")
         by_kind["dates"].folder(*day_names(time_ns)).link(time_ns, digits, f"../../../../{target}")
@@ -221,7 +303,7 @@ class _Builder:
                 children[name] = child.attributes(child.tree.top)
             else:
                 children[name] = self._add_symlink(below, child.target.encode(), child.made_ns)
-        mtime_ns = max((_made_ns(child) for child in folder.children.values()), default=0)
+        mtime_ns = max((_made_ns(child) for child in folder.children.values()), default=folder.mtime_ns)
         folder.mtime_ns = mtime_ns
         attributes = virtual_directory_attributes(number, self._owner, mtime_ns)
         self.places[number] = VirtualDirectory(attributes, children)

@@ -13,7 +13,7 @@ from typing import Protocol
 
 from backthen.fsmount.view.attributes import Owner
 from backthen.fsmount.view.history import History
-from backthen.fsmount.view.layout import Layout, history_layout
+from backthen.fsmount.view.layout import Layout, MakeMakers, history_layout
 from backthen.fsmount.view.numbers import SnapshotRanges
 from backthen.repository import NotInMemory, RepositoryError, SnapshotInfo
 
@@ -61,8 +61,14 @@ class FixedLayout:
 class FollowingLayout:
     """A layout that follows the storage."""
 
-    def __init__(self, history: History, owner: Owner, monotonic_ns: Callable[[], int]) -> None:
+    def __init__(self, history: History, owner: Owner, monotonic_ns: Callable[[], int], make: MakeMakers) -> None:
         """Read the list for the first time.
+
+        Args:
+            history: what is shown.
+            owner: to whom all that is in no snapshot belongs.
+            monotonic_ns: a clock.
+            make: what makes `at` and `versions` of each layout.
 
         Raises:
             RepositoryError: it cannot be read.
@@ -70,6 +76,7 @@ class FollowingLayout:
         self._history = history
         self._owner = owner
         self._monotonic_ns = monotonic_ns
+        self._make = make
         self._ranges = SnapshotRanges(history.inode_prf)
         self._lock = threading.Lock()
         self._reading: threading.Event | None = None
@@ -135,5 +142,5 @@ class FollowingLayout:
         if shown == self._shown:
             return
         trees = [(info, self._history.tree(info)) for info in infos]
-        self._layout = history_layout(trees, self._ranges, self._history.inode_prf, self._owner)
+        self._layout = history_layout(trees, self._ranges, self._history.inode_prf, self._owner, self._make)
         self._shown = shown

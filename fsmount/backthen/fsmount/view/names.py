@@ -5,13 +5,16 @@ Every name is at most 255 bytes long, and differs from every other that stands f
 
 from __future__ import annotations
 
+import os.path
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta, tzinfo
 
 NAME_BYTES_MAX = 255
 ID_DIGITS_MIN = 8
 # A time (20), two separators and a whole id (64) fit beside it.
 LABEL_BYTES_MAX = 160
+EXTENSION_BYTES_MAX = 64
 _DIGEST_DIGITS = 16
 
 _ESCAPED = frozenset(b"%/_") | frozenset(range(0x20)) | frozenset(range(0x7F, 0xA0))
@@ -31,6 +34,30 @@ def time_name(time_ns: int) -> str:
     """A time as a name that sorts: `2026-11-23T22.20.05Z`. No colons, which Windows has no room for."""
     at = utc(time_ns)
     return f"{at.year:04d}-{at.month:02d}-{at.day:02d}T{at.hour:02d}.{at.minute:02d}.{at.second:02d}Z"
+
+
+def time_text(time_ns: int) -> str:
+    """A time for programs: `2026-11-23T22:20:05Z`, cut to the second."""
+    return time_name(time_ns).replace(".", ":")
+
+
+def version_name(name: bytes, mtime_ns: int, zone: tzinfo | None, count: int) -> bytes:
+    """What a content of the file `name` is called: its local modification time, and the file's extension.
+
+    Args:
+        name: that of the file.
+        mtime_ns: when the content was modified.
+        zone: what is local; None for the machine's zone.
+        count: 1, or a higher number to tell it from others of that second.
+    """
+    at = utc(mtime_ns)
+    with suppress(OverflowError, ValueError, OSError):  # so near to the year 1 or 9999 that the zone leads beyond it
+        at = at.astimezone(zone)
+    day = f"{at.year:04d}-{at.month:02d}-{at.day:02d}"
+    suffix = f" ({count})" if count > 1 else ""
+    extension = os.path.splitext(name)[1]
+    kept = extension if len(extension) <= EXTENSION_BYTES_MAX else b""
+    return f"{day} {at.hour:02d}.{at.minute:02d}.{at.second:02d}{suffix}".encode() + kept
 
 
 def day_names(time_ns: int) -> tuple[str, str, str]:

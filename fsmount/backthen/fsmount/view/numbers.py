@@ -3,6 +3,7 @@
     1                        the top of the mount
     base + position          entries of a snapshot; base is a 62-bit PRF of the snapshot's id
     2^62 + 61-bit PRF        virtual directories and symlinks, by their path
+    2^63 + base + position   folders of `versions`, by the position of their path in the oldest snapshot that has it
 
 Invariant: the ranges of two snapshots never overlap, and a range once given stays for as long as its snapshot is shown.
 """
@@ -16,6 +17,7 @@ ROOT_NUMBER = 1
 _BASE_MIN = 2
 VIRTUAL_START = 1 << 62
 _VIRTUAL_MASK = (1 << 61) - 1
+VERSIONS_START = 1 << 63
 
 Prf = Callable[[bytes], int]
 """Bytes to a number below 2^64; keyed, so that nobody can aim for an overlap."""
@@ -64,13 +66,17 @@ class VirtualNumbers:
 
     def assign(self, path: bytes) -> int:
         """The number of a path; on a clash the one that asks later gives way."""
-        data = b"virtual\0" + path
         while True:
-            number = VIRTUAL_START + (self._prf(data) & _VIRTUAL_MASK)
+            number = virtual_number(self._prf, path)
             if number not in self._taken:
                 self._taken.add(number)
                 return number
-            data += b"\0"
+            path += b"\0"
+
+
+def virtual_number(prf: Prf, path: bytes) -> int:
+    """The number of a virtual path, as long as no other one has it."""
+    return VIRTUAL_START + (prf(b"virtual\0" + path) & _VIRTUAL_MASK)
 
 
 def _overlaps(start: int, end: int, taken: list[tuple[int, int]]) -> bool:

@@ -1,6 +1,15 @@
 """Reading snapshots: trees by name and position, files by offset."""
 
 from backthen.repository.content.file import blobs_of, extents_from, read_file, read_xattrs
-from backthen.repository.content.tree import Node, SnapshotTree, entries_of
+from backthen.repository.content.tree import Node, SnapshotTree, distinct_leaves, entries_of
 
-__all__ = ["Node", "SnapshotTree", "blobs_of", "entries_of", "extents_from", "read_file", "read_xattrs"]
+__all__ = [
+    "Node",
+    "SnapshotTree",
+    "blobs_of",
+    "distinct_leaves",
+    "entries_of",
+    "extents_from",
+    "read_file",
+    "read_xattrs",
+]

@@ -13,7 +13,7 @@ from typing import NamedTuple, cast
 
 from backthen.repository import format as fmt
 from backthen.repository.errors import MalformedError, MissingError, PathNotFound
-from backthen.repository.ids import SnapshotId
+from backthen.repository.ids import BlobId, SnapshotId
 from backthen.repository.model.entry import BlobRef, Entry, EntryType
 from backthen.repository.model.page import Child, Page, check_child, decode_links_page, decode_tree_page
 from backthen.repository.model.records import Root
@@ -160,6 +160,31 @@ def entries_of(source: BlobSource, directory: Entry) -> Iterator[Entry]:
     """The entries of a directory in order as they stand in its pages, where a name of a link group has no metadata."""
     if directory.page is not None:
         yield from _entries_below(source, _checked_page(source, directory))
+
+
+def distinct_leaves(source: BlobSource, directory: Node, seen: set[BlobId]) -> Iterator[tuple[int, Page]]:
+    """The leaves of a directory that are not below a page in `seen`, each with the position of its first entry.
+
+    What was read is put into `seen`, so that a next directory gives only what differs. Damaged or missing pages are not
+    put there.
+    """
+    if directory.entry.page is not None and directory.entry.page.id not in seen:
+        page = _checked_page(source, directory.entry)
+        yield from _distinct_below(source, directory.entry.page.id, page, directory.position + 1, seen)
+
+
+def _distinct_below(
+    source: BlobSource, id_: BlobId, page: Page, base: int, seen: set[BlobId]
+) -> Iterator[tuple[int, Page]]:
+    if page.level == 0:
+        yield base, page
+    else:
+        for start, child in zip(page.starts, cast("list[Child]", page.items), strict=False):
+            if child.id not in seen:
+                lower = source.page(child.ref, decode_tree_page)
+                check_child(child, lower, parent_level=page.level)
+                yield from _distinct_below(source, child.id, lower, base + start, seen)
+    seen.add(id_)
 
 
 def _entries_below(source: BlobSource, page: Page) -> Iterator[Entry]:

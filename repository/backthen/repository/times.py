@@ -9,7 +9,7 @@ from __future__ import annotations
 import calendar
 import re
 from collections.abc import Callable, Mapping
-from datetime import UTC, date, datetime, timedelta, timezone
+from datetime import UTC, date, datetime, timedelta, timezone, tzinfo
 
 NS = 1_000_000_000
 
@@ -23,41 +23,46 @@ _WEEKDAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday",
 _SECONDS = {"second": 1, "minute": 60, "hour": 3600}
 
 
-def parse_time(text: str, now_ns: int) -> int | None:
+def parse_time(text: str, now_ns: int, zone: tzinfo | None) -> int | None:
     """The time that `text` names, in nanoseconds since 1970 UTC, or None where it is not a time.
+
+    Args:
+        text: what was written.
+        now_ns: now.
+        zone: what is local; None for this machine's zone.
 
     Understood are `2026-11-20`, `2026-11-20 10:15`, `2026-11-20T10:15:30.5+01:00`, `14:00` (today), `today`,
     `yesterday 14:00`, `last tuesday`, `3 days ago`, `now`.
     """
     words = " ".join(text.lower().split())
-    today = datetime.fromtimestamp(now_ns // NS, UTC).astimezone()
+    today = datetime.fromtimestamp(now_ns // NS, UTC).astimezone(zone)
     try:
         if words == "now":
             return now_ns
         if match := _AGO.fullmatch(words):
-            return _ago(match, today, now_ns)
+            return _ago(match, today, now_ns, zone)
         if match := _TIME_TODAY.fullmatch(words):
-            return _end_of_clock(match.groupdict(), today.date())
+            return _end_of_clock(match.groupdict(), today.date(), zone)
         if match := _MOMENT.fullmatch(words):
-            return _end_of_moment(match.groupdict(), today.date())
+            return _end_of_moment(match.groupdict(), today.date(), zone)
     except (ValueError, OverflowError):
         return None
     return None
 
 
-def _end_of_moment(groups: Mapping[str, str | None], today: date) -> int:
+def _end_of_moment(groups: Mapping[str, str | None], today: date, zone: tzinfo | None) -> int:
     day = _day(groups["day"] or "", today)
     if groups["hour"] is None:
-        return _seconds(datetime.combine(day + timedelta(days=1), datetime.min.time())) * NS - 1
-    return _end_of_clock(groups, day)
+        return _seconds(datetime.combine(day + timedelta(days=1), datetime.min.time()), zone) * NS - 1
+    return _end_of_clock(groups, day, zone)
 
 
-def _end_of_clock(groups: Mapping[str, str | None], day: date) -> int:
+def _end_of_clock(groups: Mapping[str, str | None], day: date, zone: tzinfo | None) -> int:
     second, fraction = groups["second"], groups["fraction"]
     moment = datetime(
         day.year, day.month, day.day, int(groups["hour"] or 0), int(groups["minute"] or 0), int(second or 0)
     )
-    start = _seconds(moment.replace(tzinfo=_zone(groups.get("zone")))) * NS
+    start = _seconds(moment, _zone(groups.get("zone")) or zone) * NS
     if second is None:
         return start + 60 * NS - 1
     if fraction is None:
@@ -76,8 +81,8 @@ def _zone(text: str | None) -> timezone | None:
     return timezone(-offset if text[0] == "-" else offset)
 
 
-def _seconds(moment: datetime) -> int:
-    return int(moment.timestamp())
+def _seconds(moment: datetime, zone: tzinfo | None) -> int:
+    return int(moment.replace(tzinfo=zone).timestamp())
 
 
 def _day(text: str, today: date) -> date:
@@ -93,14 +98,14 @@ def _day(text: str, today: date) -> date:
     return date(year, month, day)
 
 
-def _ago(match: re.Match[str], today: datetime, now_ns: int) -> int:
+def _ago(match: re.Match[str], today: datetime, now_ns: int, zone: tzinfo | None) -> int:
     count = int(match["count"]) if match["count"].isdigit() else 1
     unit = match["unit"]
     if unit in _SECONDS:
         return now_ns - count * _SECONDS[unit] * NS
     # A day ago is the same time on the clock, also over a change to summer time: hence without the zone.
     clock = today.replace(tzinfo=None)
-    return _seconds(_EARLIER[unit](clock, count)) * NS + now_ns % NS
+    return _seconds(_EARLIER[unit](clock, count), zone) * NS + now_ns % NS
 
 
 def _months_earlier(moment: datetime, count: int) -> datetime:

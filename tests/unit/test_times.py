@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from backthen.cli.quantities import local_time
-from backthen.cli.times import NS, parse_time
+from backthen.repository.times import NS, parse_time
 
 
 @pytest.fixture(autouse=True)
@@ -58,7 +59,7 @@ def utc(*parts: int) -> int:
     ],
 )
 def test_a_time_is_understood(text: str, expected: int) -> None:
-    assert expected == parse_time(text, NOW)
+    assert expected == parse_time(text, NOW, None)
 
 
 @pytest.mark.parametrize(
@@ -66,20 +67,30 @@ def test_a_time_is_understood(text: str, expected: int) -> None:
     ["", "latest", "3f2a91c0", "20261120", "2026-13-01", "2026-11-20 25:00", "25:00", "9999-12-31", "soon", "x ago"],
 )
 def test_what_is_not_a_time_is_none(text: str) -> None:
-    assert parse_time(text, NOW) is None
+    assert parse_time(text, NOW, None) is None
 
 
 def test_a_day_of_twenty_three_hours_ends_at_midnight() -> None:
-    assert utc(2026, 3, 29, 22) - 1 == parse_time("2026-03-29", NOW)
+    assert utc(2026, 3, 29, 22) - 1 == parse_time("2026-03-29", NOW, None)
 
 
 def test_a_month_ago_from_the_end_of_a_long_month_is_the_end_of_the_short_one() -> None:
-    assert utc(2026, 2, 28, 11) == parse_time("1 month ago", utc(2026, 3, 31, 10))
+    assert utc(2026, 2, 28, 11) == parse_time("1 month ago", utc(2026, 3, 31, 10), None)
 
 
 @given(st.integers(min_value=0, max_value=4_000_000_000 * NS))
 def test_a_time_as_it_is_shown_finds_the_instant_it_shows(time_ns: int) -> None:
-    found = parse_time(local_time(time_ns), NOW)
+    found = parse_time(local_time(time_ns), NOW, None)
     assert found is not None
     # In the hour that an autumn night has twice, the shown time is the earlier one.
     assert 0 <= (found - time_ns) % (3600 * NS) < NS
+
+
+@pytest.mark.parametrize("text", ["2026-11-20", "2026-11-20 10:15", "14:00", "yesterday 14:00", "last tuesday"])
+def test_a_zone_that_is_passed_in_holds_in_place_of_the_machines(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = parse_time(text, NOW, None)
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
+
+    assert expected != parse_time(text, NOW, None)
+    assert expected == parse_time(text, NOW, ZoneInfo("Europe/Berlin"))
