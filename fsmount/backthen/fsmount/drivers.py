@@ -15,6 +15,7 @@ from backthen.fsmount.view import View
 class Driver(enum.StrEnum):
     """What a mount is made with."""
 
+    LIBFUSE3 = "libfuse3"
     PYFUSE3 = "pyfuse3"
     REFUSE = "refuse"
     WINFSPY = "winfspy"
@@ -61,6 +62,11 @@ def load_driver(driver: Driver | None) -> ServeView:
 
 def _adapter(driver: Driver) -> ServeView:
     match driver:
+        case Driver.LIBFUSE3:
+            from backthen.fsmount.adapters import libfuse3, libfuse3_session
+
+            libfuse3_session.load_library()
+            return libfuse3.serve_view
         case Driver.PYFUSE3:
             from backthen.fsmount.adapters import pyfuse3
 
