@@ -25,7 +25,7 @@ class Waiting:
     """The requests that wait for the storage. Safe to use from several threads."""
 
     def __init__(self, give_up: Callable[[int], None], *, deadline_s: float) -> None:
-        """Start the threads.
+        """Begin with none.
 
         Args:
             give_up: answers the request of a number whose deadline has passed.
@@ -38,9 +38,10 @@ class Waiting:
         self._changed = threading.Condition()
         self._places = threading.BoundedSemaphore(WAITING_MAX)
         self._queue: SimpleQueue[tuple[int, Callable[[], Answer]] | None] = SimpleQueue()
+        self._in_work = 0
+        self._workers = 0
         self._is_closed = False
-        for run in (self._watch, *(self._work,) * WORKERS_MAX):
-            threading.Thread(target=run, name="waiting for the storage", daemon=True).start()
+        _start(self._watch)
 
     def add(self, request: int, ask: Callable[[], Answer]) -> None:
         """Have a request answered.
@@ -54,6 +55,11 @@ class Waiting:
             self._due_ns[request] = monotonic_ns() + self._deadline_ns
             if len(self._due_ns) == 1:
                 self._changed.notify()
+            self._in_work += 1
+            # Each thread has memory of its own, so there are no more than are needed.
+            if self._in_work > self._workers and self._workers < WORKERS_MAX:
+                self._workers += 1
+                _start(self._work)
         self._queue.put((request, ask))
 
     def close(self) -> None:
@@ -61,8 +67,8 @@ class Waiting:
         with self._changed:
             self._is_closed = True
             self._changed.notify()
-        for _ in range(WORKERS_MAX):
-            self._queue.put(None)
+            for _ in range(self._workers):
+                self._queue.put(None)
 
     def _work(self) -> None:
         while work := self._queue.get():
@@ -71,6 +77,8 @@ class Waiting:
                 answer = ask()
                 if self._take(request):
                     answer()
+            with self._changed:
+                self._in_work -= 1
 
     def _take(self, request: int) -> bool:
         """Whether it is the caller who answers a request."""
@@ -98,3 +106,7 @@ class Waiting:
                     return request
                 self._changed.wait(left_ns / _NS_PER_S)
         return None
+
+
+def _start(run: Callable[[], None]) -> None:
+    threading.Thread(target=run, name="waiting for the storage", daemon=True).start()
