@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import enum
 import os
+import stat
 from collections.abc import Callable, Iterable
 from struct import Struct
 from typing import NamedTuple
@@ -111,6 +112,9 @@ _LISTED = Struct(_ENTRY.format + "QQII")
 _ATTRIBUTES = Struct("=QIIQQQqqqIIIIIIIIII")
 _OPENED = Struct("=QII")
 _STATFS = Struct("=QQQQQIIII24x")
+_DOTS = (b".", b"..")
+DOT_COUNT = len(_DOTS)
+"""How many cookies the beginning of each listing takes."""
 _PADDING = (b"", b"\0" * 7, b"\0" * 6, b"\0" * 5, b"\0" * 4, b"\0" * 3, b"\0" * 2, b"\0")
 
 
@@ -172,6 +176,19 @@ def attributes(found: Attributes, kept: Lifetime) -> bytes:
     return _ATTRIBUTES.pack(kept.seconds, kept.nanoseconds, 0, *_attribute_fields(found))
 
 
+def dots(number: int, after: int) -> bytes:
+    """How a listing of a directory begins, after a cookie: with itself and the one above.
+
+    Of the kernel's concern is only that they are directories; it looks for neither.
+    """
+    fields = (0,) * 22
+    return b"".join(
+        _LISTED.pack(*fields, number, cookie, len(name), stat.S_IFDIR >> _TYPE_SHIFT) + name.ljust(8, b"\0")
+        for cookie, name in enumerate(_DOTS, start=1)
+        if cookie > after
+    )
+
+
 def listing(
     listed: Iterable[Listed], size: int, name: Lifetime, attributes: Callable[[int], Lifetime]
 ) -> tuple[bytes, int]:
@@ -191,7 +208,11 @@ def listing(
         if size < 0:
             break
         fields = _entry_fields(found, name, attributes(found.number))
-        parts += (_LISTED.pack(*fields, found.number, cookie, len(text), found.mode >> _TYPE_SHIFT), text, padding)
+        parts += (
+            _LISTED.pack(*fields, found.number, cookie + DOT_COUNT, len(text), found.mode >> _TYPE_SHIFT),
+            text,
+            padding,
+        )
         count += 1
     return b"".join(parts), count
 

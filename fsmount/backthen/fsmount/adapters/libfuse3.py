@@ -185,7 +185,10 @@ class Adapter:
 
     def readdirplus(self, source: BlobSource, number: int, body: bytes) -> Payload:
         """As many entries as fit. What is left over stays for the next request."""
-        handle, after, size = protocol.READING.unpack_from(body)
+        handle, cookie, size = protocol.READING.unpack_from(body)
+        dots = protocol.dots(number, cookie) if cookie < protocol.DOT_COUNT else b""
+        after = max(cookie - protocol.DOT_COUNT, 0)
+        size -= len(dots)
         listing = self._listings.get(handle)
         listed = listing.ahead.listed
         if listing.ahead.after != after or not listed:
@@ -195,7 +198,7 @@ class Adapter:
         else:
             payload, given = protocol.listing(listed, size, CHANGING, self._attributes_kept)
         listing.ahead = _Ahead(listed[given - 1].cookie if given else after, listed[given:])
-        return payload
+        return dots + payload
 
     def releasedir(self, _: BlobSource, number: int, body: bytes) -> Payload:
         """A listing is over."""
