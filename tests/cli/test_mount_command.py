@@ -30,7 +30,7 @@ def mounted(path: Path) -> bool:
     return str(path) in Path("/proc/self/mounts").read_text()
 
 
-@pytest.mark.parametrize("driver", [[], ["--driver", "pyfuse3"], ["--driver", "refuse"]])
+@pytest.mark.parametrize("driver", [[], ["--driver", "libfuse3"], ["--driver", "pyfuse3"], ["--driver", "refuse"]])
 def test_mount_comes_back_when_the_folder_can_be_used(
     user: User, tree: Path, mountpoint: Path, driver: list[str]
 ) -> None:
@@ -76,7 +76,7 @@ def test_a_mount_that_was_killed_answers_enotconn_until_it_is_cleaned(user: User
     user.run("umount", str(mountpoint))
 
 
-@pytest.mark.parametrize("driver", ["pyfuse3", "refuse"])
+@pytest.mark.parametrize("driver", ["libfuse3", "pyfuse3", "refuse"])
 @pytest.mark.parametrize("ending", ["interrupt", "umount", "fusermount3"])
 def test_a_mount_in_the_foreground_ends_with_zero(user: User, mountpoint: Path, ending: str, driver: str) -> None:
     process = subprocess.Popen(

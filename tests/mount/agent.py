@@ -31,7 +31,13 @@ from tests.mount.sample import sample_history
 from tests.support.history import NS, Folder
 
 WAIT_S = 20
-NEEDED_BY_DRIVERS = ("backthen.fsmount.adapters.pyfuse3", "backthen.fsmount.adapters.refuse", "mfusepy", "refuse.high")
+NEEDED_BY_DRIVERS = (
+    "backthen.fsmount.adapters.libfuse3",
+    "backthen.fsmount.adapters.pyfuse3",
+    "backthen.fsmount.adapters.refuse",
+    "mfusepy",
+    "refuse.high",
+)
 _logs = [""]
 
 
@@ -109,7 +115,7 @@ def start(mountpoint: str, only: tuple[int, bytes] | None, is_distant: bool, all
         os.close(orders_in)
         os.close(answers_out)
         _leave_one_binding(binding)
-        driver = Driver.PYFUSE3 if binding == "pyfuse3" else Driver.REFUSE
+        driver = Driver.REFUSE if binding in ("mfusepy", "refuse") else Driver(binding)
         options = MountOptions(allow_other=allow_other, driver=driver)
         _serve(mountpoint, only, is_distant, options, log, os.fdopen(orders_out, "rb"), os.fdopen(answers_in, "wb"))
     os.close(orders_out)
@@ -263,6 +269,14 @@ def wait_for(path: bytes, count: int, limit_s: float) -> int:
     return len(os.listdir(path))
 
 
+def wait_for_target(path: bytes, before: bytes, limit_s: float) -> bytes:
+    """Read a symlink until it does not lead where it did, at most `limit_s` seconds; where it led at last."""
+    deadline = time.monotonic() + limit_s
+    while os.readlink(path) == before and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return os.readlink(path)
+
+
 def busy_unmount(path: str) -> None:
     """Unmount while a directory in it is open."""
     descriptor = os.open(path, os.O_RDONLY)
@@ -332,6 +346,7 @@ FUNCTIONS: dict[str, Callable[..., object]] = {
     "unmount": lambda path, lazy: unmount(Path(path), lazy=lazy),
     "wait": wait,
     "wait_for": wait_for,
+    "wait_for_target": wait_for_target,
 }  # fmt: skip
 
 if __name__ == "__main__":

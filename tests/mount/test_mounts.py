@@ -91,11 +91,20 @@ def test_numbers_are_the_same_at_every_mount(agent: Agent, binding: str) -> None
 
 
 def test_new_snapshot_appears_within_two_seconds(mount: MountWorld) -> None:
-    before = mount.target(b"latest")
     mount.agent.ask("order", mount.server, "add")
 
     assert mount.agent.ask("wait_for", mount.path(b"snapshots"), 4, 2) == 4
-    assert b"_new_" in mount.target(b"latest") != before
+
+
+def test_latest_follows_within_two_seconds(mount: MountWorld) -> None:
+    before = mount.target(b"latest")
+    assert mount.read(b"latest/kinds/file", 0, 100) == b"hello\n"
+    mount.agent.ask("order", mount.server, "add")
+
+    target = mount.agent.ask("wait_for_target", mount.path(b"latest"), before, 2)
+
+    assert isinstance(target, bytes)
+    assert b"_new_" in target
     assert mount.names(b"latest") == []
 
 

@@ -15,7 +15,7 @@ from backthen.fsmount.view import ROOT_NUMBER, Attributes, Owner, View, ViewErro
 from backthen.repository import monotonic_ns
 from tests.mount.sample import sample_history
 
-BINDINGS = ("pyfuse3", "mfusepy", "refuse")
+BINDINGS = ("libfuse3", "pyfuse3", "mfusepy", "refuse")
 """The libraries that mount for real; the driver `refuse` uses either of the last two."""
 
 

@@ -12,7 +12,7 @@ from backthen.fsmount.adapters.asking import WAITING_MAX, Asking
 from backthen.fsmount.adapters.libfuse import REFUSALS, Handles, mount_options
 from backthen.fsmount.adapters.paths import REMEMBERED_MAX, Paths
 from backthen.fsmount.adapters.reports import Reports
-from backthen.fsmount.drivers import Driver, platform_driver
+from backthen.fsmount.drivers import Driver, platform_drivers
 from backthen.fsmount.view import (
     DamagedContent,
     NotADirectory,
@@ -48,10 +48,15 @@ def test_table_has_every_meaning_and_nothing_else() -> None:
 
 
 @pytest.mark.parametrize(
-    ("platform", "driver"), [("linux", Driver.PYFUSE3), ("darwin", Driver.REFUSE), ("win32", Driver.WINFSPY)]
+    ("platform", "drivers"),
+    [
+        ("linux", (Driver.LIBFUSE3, Driver.PYFUSE3)),
+        ("darwin", (Driver.REFUSE,)),
+        ("win32", (Driver.WINFSPY,)),
+    ],
 )
-def test_each_platform_has_its_driver(platform: str, driver: Driver) -> None:
-    assert platform_driver(platform) == driver
+def test_each_platform_has_its_drivers(platform: str, drivers: tuple[Driver, ...]) -> None:
+    assert platform_drivers(platform) == drivers
 
 
 def test_each_driver_has_its_adapter() -> None:

@@ -48,7 +48,9 @@ class _Job:
 @click.option("--foreground", is_flag=True, help="Serve until Ctrl-C or `umount`, logging to standard error.")
 @click.option("--allow-other", is_flag=True, help="Let other users in, as far as the saved permissions allow.")
 @click.option(
-    "--driver", type=click.Choice(["pyfuse3", "refuse"]), help="What to mount with, in place of this platform's own."
+    "--driver",
+    type=click.Choice(["libfuse3", "pyfuse3", "refuse"]),
+    help="What to mount with, in place of this platform's own.",
 )
 @narrowing_options
 @global_options()

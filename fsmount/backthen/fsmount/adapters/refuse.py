@@ -18,12 +18,11 @@ import signal
 import stat
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import Concatenate, NoReturn, ParamSpec, Protocol, TypeVar, cast
 
 from backthen.fsmount.adapters.asking import REQUEST_DEADLINE_S, Asking
+from backthen.fsmount.adapters.events import ENDED, INITIALISED, Events
 from backthen.fsmount.adapters.libfuse import (
     CHANGING_S,
     REFUSALS,
@@ -51,10 +50,6 @@ from backthen.fsmount.view import (
 from backthen.repository import BlobSource
 
 STOP_GRACE_S = 2.0
-
-_INITIALISED = 0
-_ENDED = 255
-_STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 _ENCODING = "latin-1"
 _ACCESS_ACL = b"system.posix_acl_access"
@@ -252,8 +247,8 @@ def serve_view(
     """
     library, adapter_type = _library()
     _log.info("mounting with %s", library.__name__)
-    events = _Events()
-    adapter = adapter_type(view, allow_other=allow_other, initialised=lambda: events.tell(_INITIALISED))
+    events = Events()
+    adapter = adapter_type(view, allow_other=allow_other, initialised=lambda: events.tell(INITIALISED))
     failures: list[str] = []
 
     def run() -> None:
@@ -268,7 +263,7 @@ def serve_view(
         except Exception as error:  # noqa: BLE001 - it is raised where the end is waited for
             failures.append(str(error) or type(error).__name__)
         finally:
-            events.tell(_ENDED)
+            events.tell(ENDED)
 
     # In a thread of its own, since libfuse's loop does not let Python act on signals.
     serving = threading.Thread(target=run, name="libfuse", daemon=True)
@@ -277,9 +272,9 @@ def serve_view(
             early: list[int] = []
             with spoken_on_stderr() as spoken:
                 serving.start()
-                while (event := events.wait()) not in (_INITIALISED, _ENDED):
+                while (event := events.wait()) not in (INITIALISED, ENDED):
                     early.append(event)
-                if event == _ENDED:
+                if event == ENDED:
                     raise refused_mount(mountpoint, spoken() or "".join(failures))
             try:
                 mounted()
@@ -288,7 +283,7 @@ def serve_view(
                 _take_away(mountpoint, serving)
                 raise
             event = early[0] if early else events.wait()
-            if event != _ENDED:
+            if event != ENDED:
                 _log.info("told to stop by %s", signal.Signals(event).name)
                 _take_away(mountpoint, serving)
             elif failures:
@@ -298,49 +293,6 @@ def serve_view(
         # Where somebody keeps it busy, libfuse's thread has yet to say that it ended.
         if not serving.is_alive():
             events.close()
-
-
-class _Events:
-    """What the main thread waits for: signals that stop a mount, and what libfuse's thread says.
-
-    All of it goes through one pipe. A signal alone wakes the main thread only if it is the one that gets it, and waits
-    already.
-    """
-
-    def __init__(self) -> None:
-        self._reading, self._writing = os.pipe()
-        os.set_blocking(self._writing, False)
-
-    def tell(self, event: int) -> None:
-        """Say that something happened: a number below 256 that is not a signal's."""
-        os.write(self._writing, bytes((event,)))
-
-    def wait(self) -> int:
-        """Wait for what happens next: what was told, or the number of a signal."""
-        while (event := os.read(self._reading, 1)[0]) not in (_INITIALISED, _ENDED, *_STOPPING):
-            _log.debug("signal %d is not for the mount", event)
-        return event
-
-    @contextmanager
-    def told_by_signals(self) -> Iterator[None]:
-        """Take the signals. libfuse would handle them by itself where nobody else does."""
-        kept_descriptor = signal.set_wakeup_fd(self._writing, warn_on_full_buffer=False)
-        kept = {number: signal.signal(number, _note) for number in _STOPPING}
-        try:
-            yield
-        finally:
-            for number, handler in kept.items():
-                signal.signal(number, handler)
-            signal.set_wakeup_fd(kept_descriptor)
-
-    def close(self) -> None:
-        """Nobody tells anything any more."""
-        os.close(self._reading)
-        os.close(self._writing)
-
-
-def _note(number: int, _: FrameType | None) -> None:
-    """Python has written the number into the pipe already."""
 
 
 def _options(*, allow_other: bool) -> dict[str, str | bool]:

@@ -137,6 +137,7 @@ class Maker(Protocol):
         """
         ...
 
+
 _LATEST = b"latest"
 """The one name at the top that is not always there."""
 
