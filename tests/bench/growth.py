@@ -114,6 +114,14 @@ def measure_snapshots(world: World, snapshots: int) -> Steps:
         if names != snapshots + 2:
             raise StepFailed(f"the mount shows {names} snapshots")
         yield "mount: list of all snapshots", taken
+        oldest = listing / min(os.listdir(listing))
+        diary = listing.parent / "versions" / next(oldest.rglob("diary.txt")).relative_to(oldest)
+        _, taken = server.timed(lambda: list(os.scandir(diary.parent)))
+        yield "mount: the folder in `versions`", taken
+        contents, taken = server.timed(lambda: len(os.listdir(diary)))
+        if contents != snapshots:
+            raise StepFailed(f"the mount shows {contents} contents of a file")
+        yield "mount: all contents of a file", taken
         yield "mount: all of it", server.total
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+from datetime import UTC
+from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -19,8 +21,10 @@ from backthen.fsmount.view import (
     View,
     history_view,
 )
+from backthen.fsmount.view.at import REMEMBERED_MAX
 from backthen.fsmount.view.filesystem import LISTED_MAX
 from backthen.fsmount.view.recent import Recent
+from backthen.fsmount.view.versions import STATES_AT_ONCE
 from backthen.repository import NotInMemory, SnapshotInfo, StorageError
 from backthen.repository.model.entry import BlobRef
 from backthen.repository.model.page import Child, decode_tree_page
@@ -60,6 +64,13 @@ class Fixture:
     def snapshots(self, view: View) -> list[bytes]:
         opened = view.open_directory(view.source, self.find(b"snapshots"))
         return [name for name, _, _ in view.read_directory(view.source, opened, 0)]
+
+    def names(self, directory: int) -> list[bytes]:
+        opened = self.view.open_directory(self.view.source, directory)
+        return [name for name, _, _ in self.view.read_directory(self.view.source, opened, 0)]
+
+    def target_at_now(self) -> bytes:
+        return self.view.target(self.view.source, self.find(b"at", b"now", b"host"))
 
     def in_snapshot(self, *names: bytes) -> int:
         return self.find(b"snapshots", self.snapshots(self.view)[0], *names)
@@ -251,3 +262,98 @@ def test_symlink_that_leads_elsewhere_has_another_number(fixture: Fixture) -> No
 
     assert first != fixture.find(b"latest")
     assert host == fixture.find(b"hosts")
+
+
+def test_versions_and_times_follow_the_list(fixture: Fixture) -> None:
+    write = fixture.history.writer
+    folder = fixture.find(b"versions", b"file")
+    now = fixture.find(b"at", b"now")
+    before = fixture.target_at_now()
+    second = fixture.add(Folder({b"file": write.file(b"changed"), b"new": write.file(b"")}))
+    fixture.clock.now_ns += NS
+
+    assert len(fixture.names(folder)) == 2
+    assert fixture.names(fixture.find(b"versions")) == [b"file", b"many", b"new"]
+    assert fixture.target_at_now() != before
+    assert fixture.view.attributes(fixture.view.source, now).is_directory
+
+    fixture.history.forget(second)
+    fixture.clock.now_ns += NS
+    assert len(fixture.names(folder)) == 1
+    assert fixture.names(fixture.find(b"versions")) == [b"file", b"many"]
+    assert fixture.target_at_now() == before
+
+    fixture.history.forget(fixture.info)
+    fixture.clock.now_ns += NS
+    assert fixture.names(fixture.find(b"versions")) == fixture.names(now) == []
+    for gone in (lambda: fixture.names(folder), lambda: fixture.view.attributes(fixture.view.source, folder)):
+        with pytest.raises(Gone):
+            gone()
+
+
+def test_folders_of_versions_are_found_again_after_very_many_others(fixture: Fixture) -> None:
+    folder = fixture.find(b"versions", b"many", b"0007")
+    view = history_view(fixture.history, Owner(3, 4), fixture.clock)
+
+    assert view.attributes(view.source, folder) == fixture.view.attributes(fixture.view.source, folder)
+    assert fixture.view.is_lasting(folder) is False
+
+
+def test_times_that_were_looked_up_are_remembered_within_a_bound(fixture: Fixture) -> None:
+    first = fixture.find(b"at", b"2026-01-01")
+    for number in range(REMEMBERED_MAX + 1):
+        fixture.find(b"at", b"%d minutes ago" % number)
+
+    with pytest.raises(Gone):
+        fixture.view.attributes(fixture.view.source, first)
+    assert fixture.find(b"at", b"2026-01-01") == first
+
+
+def test_near_source_does_not_merge_many_states(fixture: Fixture) -> None:
+    write = fixture.history.writer
+    for number in range(STATES_AT_ONCE):
+        fixture.add(Folder({b"file": write.file(b"%d" % number)}))
+    fixture.clock.now_ns += NS
+    top = fixture.find(b"versions")
+
+    with pytest.raises(NotInMemory):
+        fixture.view.lookup(fixture.view.near, top, b"file")
+    with pytest.raises(NotInMemory):
+        fixture.view.open_directory(fixture.view.near, top)
+    found = fixture.view.lookup(fixture.view.source, top, b"file")
+    assert fixture.view.lookup(fixture.view.near, top, b"file") == found
+
+
+def test_damage_in_one_snapshot_is_told_where_versions_need_it(fixture: Fixture) -> None:
+    write = fixture.history.writer
+    many = Folder({f"{number:04d}".encode(): write.file(b"x") for number in range(1000)})
+    info = fixture.add(Folder({b"file": write.file(b"content"), b"many": many}))
+    fixture.clock.now_ns += NS
+    page = info.root.top.page
+    assert page is not None
+    fixture.history.blobs.damaged.add(page.id)
+
+    with pytest.raises(DamagedContent):
+        fixture.names(fixture.find(b"versions"))
+
+
+def test_names_of_versions_are_local_to_the_zone_that_is_passed_in(fixture: Fixture) -> None:
+    for zone, name in (("Europe/Berlin", b"1970-01-01 01.00.07"), ("America/New_York", b"1969-12-31 19.00.07")):
+        view = history_view(fixture.history, Owner(3, 4), fixture.clock, zone=ZoneInfo(zone))
+        folder = view.lookup(view.source, view.lookup(view.source, ROOT_NUMBER, b"versions").number, b"file").number
+        opened = view.open_directory(view.source, folder)
+        assert [name] == [each.name for each in view.read_directory(view.source, opened, 0)]
+
+
+def test_a_content_never_takes_the_name_of_what_was_below_its_path(fixture: Fixture) -> None:
+    write = fixture.history.writer
+    view = history_view(fixture.history, Owner(3, 4), fixture.clock, zone=UTC)
+    taken = Folder({b"1970-01-01 00.00.07": write.file(b"below")})
+    fixture.add(Folder({b"file": taken}))
+    fixture.clock.now_ns += NS
+    folder = view.lookup(view.source, view.lookup(view.source, ROOT_NUMBER, b"versions").number, b"file").number
+
+    listed = view.read_directory(view.source, view.open_directory(view.source, folder), 0)
+    assert [(b"1970-01-01 00.00.07 (2)", False), (b"1970-01-01 00.00.07", True)] == [
+        (each.name, each.attributes.is_directory) for each in listed
+    ]
