@@ -28,7 +28,7 @@ def requests(user: User, tree: Path, past: Path) -> Iterator[Path]:
     user.snapshot(str(tree))
     log = user.home / "requests"
     module = "tests.support.request_log"
-    command = [sys.executable, "-m", module, str(log), "mount", "--foreground", str(past)]
+    command = [sys.executable, "-m", module, str(log), "mount", "--driver", "pyfuse3", "--foreground", str(past)]
     environment = {**user.environment, "PYTHONPATH": os.pathsep.join(sys.path)}
     with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment, cwd=SOURCES) as server:
         assert server.stdout is not None

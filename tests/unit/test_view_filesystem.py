@@ -291,6 +291,24 @@ def test_versions_and_times_follow_the_list(fixture: Fixture) -> None:
             gone()
 
 
+def test_hidden_names_at_the_top_of_what_was_saved_are_in_versions(fixture: Fixture) -> None:
+    fixture.add(Folder({b".hidden": fixture.history.writer.file(b"")}))
+    fixture.clock.now_ns += NS
+
+    assert fixture.view.attributes(fixture.view.source, fixture.find(b"versions", b".hidden")).is_directory
+    with pytest.raises(NotFound):
+        fixture.find(b"at", b".hidden")
+
+
+def test_symlink_of_a_time_that_leads_elsewhere_has_another_number(fixture: Fixture) -> None:
+    first = fixture.find(b"at", b"now", b"host")
+    fixture.add(Folder({}))
+    fixture.clock.now_ns += 2 * NS
+
+    assert first != fixture.find(b"at", b"now", b"host")
+    assert fixture.view.target(fixture.view.source, first) != fixture.target_at_now()
+
+
 def test_folders_of_versions_are_found_again_after_very_many_others(fixture: Fixture) -> None:
     folder = fixture.find(b"versions", b"many", b"0007")
     view = history_view(fixture.history, Owner(3, 4), fixture.clock)

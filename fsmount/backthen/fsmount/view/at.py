@@ -14,7 +14,6 @@ import re
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from datetime import tzinfo
-from typing import NamedTuple
 
 from backthen.fsmount.view.attributes import (
     Attributes,
@@ -33,13 +32,6 @@ REMEMBERED_MAX = 8192
 _DOTTED_CLOCK = re.compile(r"(?<=[ tT])(\d{1,2})\.(\d\d)(?:\.(\d\d))?(?!\d)|^(\d{1,2})\.(\d\d)(?:\.(\d\d))?$")
 
 
-class Asked(NamedTuple):
-    """What was looked up below `at`: a time as it was written, and the host, empty for the time's own folder."""
-
-    text: bytes
-    host: bytes
-
-
 class Times:
     """Reads times as they are written, and remembers by number which were. Safe to use from several threads."""
 
@@ -48,17 +40,24 @@ class Times:
         self._prf = prf
         self._now_ns = now_ns
         self._zone = zone
-        self._asked: LRUCache[int, Asked] = LRUCache(REMEMBERED_MAX)
+        self._looked_up: LRUCache[int, bytes | VirtualSymlink] = LRUCache(REMEMBERED_MAX)
 
-    def remember(self, asked: Asked) -> int:
-        """The number of a folder or symlink that is about to be shown."""
-        number = virtual_number(self._prf, b"at/" + asked.text + b"/" + asked.host)
-        self._asked[number] = asked
+    def remember_folder(self, text: bytes) -> int:
+        """The number of a time's folder, which is about to be shown."""
+        number = virtual_number(self._prf, b"/at/" + text)
+        self._looked_up[number] = text
         return number
 
-    def asked(self, number: int) -> Asked | None:
-        """What the number was given to, if that is remembered."""
-        return self._asked.get(number)
+    def remember_link(self, text: bytes, host: bytes, target: bytes, started_ns: int, owner: Owner) -> VirtualSymlink:
+        """A symlink that is about to be shown. One that leads elsewhere is another: the kernel keeps where it leads."""
+        number = virtual_number(self._prf, b"/at/" + text + b"/" + host + b"\0" + target)
+        link = VirtualSymlink(virtual_symlink_attributes(number, owner, started_ns, target), target)
+        self._looked_up[number] = link
+        return link
+
+    def looked_up(self, number: int) -> bytes | VirtualSymlink | None:
+        """The time, as it was written, or the symlink that the number was given to, if that is remembered."""
+        return self._looked_up.get(number)
 
     def time_ns(self, text: bytes) -> int | None:
         """The time that a name stands for, or None."""
@@ -102,15 +101,11 @@ class At:
         """What is at a number, or None where it is nothing of these."""
         if number == self._number:
             return self._top
-        asked = self._times.asked(number)
-        if asked is None:
-            return None
-        time_ns = self._times.time_ns(asked.text)
-        if time_ns is None:
-            return None
-        if not asked.host:
-            return self._folder(asked.text, time_ns)
-        return self._link(asked, time_ns)
+        known = self._times.looked_up(number)
+        if not isinstance(known, bytes):
+            return known
+        time_ns = self._times.time_ns(known)
+        return None if time_ns is None else self._folder(known, time_ns)
 
     def _folder_of(self, text: bytes) -> Attributes | None:
         time_ns = self._times.time_ns(text)
@@ -119,23 +114,21 @@ class At:
     def _folder(self, text: bytes, time_ns: int) -> VirtualDirectory:
         children = {}
         for host in self._hosts:
-            link = self._link(Asked(text, host), time_ns)
+            link = self._link(text, host, time_ns)
             if link is not None:
                 children[host] = link.attributes
         return VirtualDirectory(self._folder_attributes(text, time_ns), children)
 
     def _folder_attributes(self, text: bytes, time_ns: int) -> Attributes:
-        return virtual_directory_attributes(self._times.remember(Asked(text, b"")), self._owner, time_ns)
+        return virtual_directory_attributes(self._times.remember_folder(text), self._owner, time_ns)
 
-    def _link(self, asked: Asked, time_ns: int) -> VirtualSymlink | None:
-        begun = self._hosts.get(asked.host, [])
+    def _link(self, text: bytes, host: bytes, time_ns: int) -> VirtualSymlink | None:
+        begun = self._hosts[host]
         index = bisect_right(begun, time_ns, key=_time_of) - 1
         if index < 0:
             return None
         started_ns, shown = begun[index]
-        target = b"../../snapshots/" + shown.name.encode()
-        number = self._times.remember(asked)
-        return VirtualSymlink(virtual_symlink_attributes(number, self._owner, started_ns, target), target)
+        return self._times.remember_link(text, host, b"../../snapshots/" + shown.name.encode(), started_ns, self._owner)
 
 
 def group_by_host(snapshots: Sequence[ShownSnapshot]) -> dict[bytes, list[tuple[int, ShownSnapshot]]]:

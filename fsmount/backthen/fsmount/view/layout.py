@@ -232,7 +232,10 @@ def history_layout(
     builder.add(root, b"")
     top = builder.places[ROOT_NUMBER]
     assert isinstance(top, VirtualDirectory)
-    makers = make(shown, {kind: top.children[kind.encode()].number for kind in _MADE})
+    numbers = {kind: top.children[kind.encode()].number for kind in _MADE}
+    for number in numbers.values():
+        del builder.places[number]
+    makers = make(shown, numbers)
     return Layout(shown, builder.places, makers)
 
 
