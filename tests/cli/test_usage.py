@@ -168,6 +168,11 @@ def open_when_read(fifo: Path, process: subprocess.Popen[bytes]) -> int:
     raise AssertionError("the program ended without reading its password")
 
 
+def wait_until_asleep(pid: int) -> None:
+    while Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "S":
+        pass
+
+
 def test_an_interrupt_is_130(user: User, tree: Path) -> None:
     fifo = user.home / "fifo"
     os.mkfifo(fifo)
@@ -178,6 +183,7 @@ def test_an_interrupt_is_130(user: User, tree: Path) -> None:
         env=user.environment,
     )
     writer = open_when_read(fifo, process)
+    wait_until_asleep(process.pid)  # A signal between Python's last look for one and its read is told after the read.
     process.send_signal(2)
     _, err = process.communicate(timeout=60)
     os.close(writer)

@@ -43,34 +43,36 @@ class StoredBytes:
         Raises:
             NotInMemory: `wait` is not set, and there is none yet.
         """
-        known = self._known
-        if known is not None and self._monotonic_ns() - self._counted_ns < REFRESH_INTERVAL_S * _NS_PER_S:
-            return known
-        if known is None and not wait:
-            raise NotInMemory
-        counting = self._start_counting()
+        with self._lock:
+            known = self._known
+            if known is not None and self._monotonic_ns() - self._counted_ns < REFRESH_INTERVAL_S * _NS_PER_S:
+                return known
+            if known is None and not wait:
+                raise NotInMemory
+            counting = self._counting or self._start_counting()
         if known is not None:
             return known
         counting.wait(PATIENCE_S)
         return self._known or 0
 
     def _start_counting(self) -> threading.Event:
-        with self._lock:
-            if self._counting is None:
-                self._counting = threading.Event()
-                # A daemon: a storage that hangs must not keep the process from ending.
-                threading.Thread(target=self._run, args=(self._counting,), name="stored bytes", daemon=True).start()
-            return self._counting
+        self._counting = done = threading.Event()
+        # A daemon: a storage that hangs must not keep the process from ending.
+        threading.Thread(target=self._run, args=(done,), name="stored bytes", daemon=True).start()
+        return done
 
     def _run(self, done: threading.Event) -> None:
+        count = None
         try:
-            self._known = self._count()
+            count = self._count()
         except RepositoryError as error:
             _log.warning("it cannot be found out how much the storage holds: %s", error)
         except Exception:  # noqa: BLE001 - a bug below must not end what is asked for again
             _log.exception("it cannot be found out how much the storage holds")
         finally:
-            self._counted_ns = self._monotonic_ns()
             with self._lock:
+                if count is not None:
+                    self._known = count
+                self._counted_ns = self._monotonic_ns()
                 self._counting = None
             done.set()
