@@ -50,6 +50,7 @@ def index(folder: Path) -> Iterator[LocalIndex]:
 def small_merges(monkeypatch: pytest.MonkeyPatch) -> None:
     """A new generation after some hundred blobs."""
     monkeypatch.setattr(table, "_DELTA_ENTRIES_MIN", 300)
+    monkeypatch.setattr(table, "_ENTRIES_PER_TRANSACTION", 70)
 
 
 def _prefix(number: int) -> bytes:
@@ -181,6 +182,7 @@ def test_the_index_is_a_dictionary_of_what_it_was_told(
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(table, "_DELTA_ENTRIES_MIN", 150)
+        patch.setattr(table, "_ENTRIES_PER_TRANSACTION", 60)
         index = LocalIndex(tmp_path_factory.mktemp("index"), KEYS)
         packs: dict[int, set[int]] = {}
         objects = []

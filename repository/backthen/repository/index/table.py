@@ -24,7 +24,7 @@ import struct
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
 from functools import partial
-from itertools import accumulate, islice
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple, cast
 
@@ -36,8 +36,9 @@ from backthen.repository.bounded import LRUCache
 from backthen.repository.crypto import ObjectKind, RepositoryKeys, open_object, seal_object
 from backthen.repository.errors import CacheError, DamageError, NewerFormatError
 from backthen.repository.ids import ObjectId, PackId
+from backthen.repository.index.pack_records import LOCATION, PackRecord, blob_locations, decode_pack, encode_pack
 from backthen.repository.index.sorter import Sorter
-from backthen.repository.model.records import IndexedPack, IndexObject
+from backthen.repository.model.records import IndexObject
 from backthen.repository.private import PRIVATE_FILE_MODE, make_private_folder, private_opener
 
 _MAP_BYTES = 16 * 1024 * fmt.MIB
@@ -47,7 +48,6 @@ _DELTA_ENTRIES_MIN = 200_000
 _DELTA_SHARE = 10
 _PACK_RECORDS_MAX = 256
 _ENTRIES_PER_TRANSACTION = 32_768
-_LOCATION = struct.Struct(">IIH")
 _NUMBER = struct.Struct(">I")
 _MARKER_BOUND_TO = b"local index"
 _BLOBS, _COPIES, _PACKS, _NUMBERS, _OBJECTS = b"blobs", b"copies", b"packs", b"numbers", b"objects"
@@ -66,19 +66,6 @@ class Location(NamedTuple):
     pack_number: int
     segment: int
     ordinal: int
-
-
-class PackRecord(NamedTuple):
-    """A pack of the table: id, class, and where each segment begins (with the end as last element), in bytes."""
-
-    id: PackId
-    pack_class: int
-    counts: tuple[int, ...]
-    offsets: tuple[int, ...]
-
-    def is_run(self, segment: int) -> bool:
-        """Whether a segment is a piece of a blob: none begins in it, or none in the next one."""
-        return 0 in self.counts[segment : segment + 2]
 
 
 class _Marker(msgspec.Struct, frozen=True, array_like=True):
@@ -191,9 +178,9 @@ class LocalIndex:
         value = generation.read(_BLOBS, prefix)
         if value is None:
             return None
-        if len(value) != _LOCATION.size:
+        if len(value) != LOCATION.size:
             raise _damaged(self._folder, "a location has a broken length")
-        return Location(generation, *_LOCATION.unpack(value))
+        return Location(generation, *LOCATION.unpack(value))
 
     def copies(self, prefix: bytes) -> list[Location]:
         """All places of a blob; there are several when two clients stored it at once.
@@ -208,7 +195,7 @@ class LocalIndex:
             with self._cache_errors("read"), environment.env.begin() as transaction:
                 cursor = transaction.cursor(environment.tables[_COPIES])
                 if cursor.set_key(prefix):
-                    places.extend(Location(generation, *_LOCATION.unpack(value)) for value in cursor.iternext_dup())
+                    places.extend(Location(generation, *LOCATION.unpack(value)) for value in cursor.iternext_dup())
         return places
 
     def pack_id(self, location: Location) -> PackId:
@@ -233,7 +220,7 @@ class LocalIndex:
         generation, number = location.generation, location.pack_number
         record = generation.packs.get(number)
         if record is None:
-            record = _decode_pack(generation.pack_value(number))
+            record = decode_pack(generation.pack_value(number))
             generation.packs[number] = record
         return record
 
@@ -247,7 +234,7 @@ class LocalIndex:
 
     def packs(self) -> Iterator[PackRecord]:
         """All packs of the table."""
-        return (_decode_pack(value) for _, value in self._generation.merged(_PACKS))
+        return (decode_pack(value) for _, value in self._generation.merged(_PACKS))
 
     def object_ids(self) -> set[ObjectId]:
         """The ids of the index objects that are in the table.
@@ -272,8 +259,9 @@ class LocalIndex:
         with self._cache_errors("written"), self._exclusive():
             self._follow()
             rest = iter(objects)
-            for object_id, index in rest:
-                self._insert(object_id, index)
+            is_more = True
+            while is_more:
+                is_more = self._insert(rest)
                 if self._is_delta_full():
                     self._go_over(self._write_generation(self._generation, rest))
             self._mark(self._generation.number)
@@ -292,17 +280,24 @@ class LocalIndex:
         entries_max = max(_DELTA_ENTRIES_MIN, generation.main.count(_BLOBS) // _DELTA_SHARE)
         return generation.delta.count(_BLOBS) > entries_max
 
-    def _insert(self, object_id: ObjectId, index: IndexObject) -> None:
+    def _insert(self, objects: Iterator[tuple[ObjectId, IndexObject]]) -> bool:
+        """Enter as many objects as one transaction may; whether there may be more."""
         generation, delta = self._generation, self._generation.delta
+        left = _ENTRIES_PER_TRANSACTION
         with delta.env.begin(write=True) as transaction:
 
             def is_known(table: bytes, key: bytes) -> bool:
                 return generation.get(transaction, table, key) is not None
 
             first = generation.main.count(_PACKS)
-            for prefix, location in _take_in(delta, transaction, is_known, first, object_id, index):
-                table = _COPIES if is_known(_BLOBS, prefix) else _BLOBS
-                transaction.put(prefix, location, db=delta.tables[table])
+            for object_id, index in objects:
+                for prefix, location in _take_in(delta, transaction, is_known, first, object_id, index):
+                    table = _COPIES if is_known(_BLOBS, prefix) else _BLOBS
+                    transaction.put(prefix, location, db=delta.tables[table])
+                    left -= 1
+                if left <= 0:
+                    return True
+        return False
 
     def _follow(self) -> None:
         """Go over to the generation that another process may have made."""
@@ -407,7 +402,7 @@ def _reserve(path: Path, length: int) -> None:
 def _write_main(path: Path, source: _Generation | None, more: _Objects) -> None:
     """An immutable file, appended in sorted order (five times as fast and half as large as in random order)."""
     environment = _Environment(path, writable=True, is_building=True)
-    with closing(Sorter(path.parent, key_bytes=fmt.ID_PREFIX_BYTES, value_bytes=_LOCATION.size)) as fresh:
+    with closing(Sorter(path.parent, key_bytes=fmt.ID_PREFIX_BYTES, value_bytes=LOCATION.size)) as fresh:
         if source is not None:
             for table in _TABLES:
                 if table != _BLOBS:
@@ -472,25 +467,6 @@ def _take_in(
             continue  # all records of one pack are equal
         number = first_number + int(transaction.stat(tables[_PACKS])["entries"])
         key = _NUMBER.pack(number)
-        transaction.put(key, pack.id + bytes((index.pack_class,)) + pack.lengths + pack.counts, db=tables[_PACKS])
+        transaction.put(key, encode_pack(pack, index.pack_class), db=tables[_PACKS])
         transaction.put(pack.id, key, db=tables[_NUMBERS])
-        yield from _locations(number, pack)
-
-
-def _decode_pack(value: bytes) -> PackRecord:
-    pack_id, pack_class = PackId(ObjectId(value[: fmt.ID_BYTES])), value[fmt.ID_BYTES]
-    numbers = struct.unpack(f">{(len(value) - fmt.ID_BYTES - 1) // 4}I", value[fmt.ID_BYTES + 1 :])
-    half = len(numbers) // 2
-    return PackRecord(
-        pack_id, pack_class, numbers[half:], tuple(accumulate(numbers[:half], initial=fmt.PACK_HEADER_BYTES))
-    )
-
-
-def _locations(number: int, pack: IndexedPack) -> Iterator[tuple[bytes, bytes]]:
-    """(prefix, packed location) of each blob of a pack."""
-    counts = struct.unpack(f">{len(pack.counts) // 4}I", pack.counts)
-    at = 0
-    for segment, count in enumerate(counts):
-        for ordinal in range(count):
-            yield pack.prefixes[at : at + fmt.ID_PREFIX_BYTES], _LOCATION.pack(number, segment, ordinal)
-            at += fmt.ID_PREFIX_BYTES
+        yield from blob_locations(number, pack)
