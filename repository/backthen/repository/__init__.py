@@ -5,7 +5,7 @@ the environment.
 A repository goes through states that are types: a `Storage`, a `LockedRepository`, a `Repository`.
 """
 
-from backthen.repository.backup import SnapshotReport, SnapshotRequest, create_snapshot
+from backthen.repository.backup import SnapshotReport, SnapshotRequest, SourceAmount, count_source, create_snapshot
 from backthen.repository.bounded import LRUCache
 from backthen.repository.catalog import (
     AtTime,
@@ -122,6 +122,7 @@ __all__ = [
     "SnapshotReport",
     "SnapshotRequest",
     "SnapshotTree",
+    "SourceAmount",
     "Statistics",
     "Storage",
     "StorageError",
@@ -132,6 +133,7 @@ __all__ = [
     "add_recovery_key",
     "change_password",
     "check_repository",
+    "count_source",
     "create_repository",
     "create_snapshot",
     "extents_from",
