@@ -9,6 +9,7 @@ import argparse
 import json
 import os
 import platform
+import signal
 import sys
 import tempfile
 import time
@@ -28,6 +29,7 @@ from tests.bench.steps import STEPS, measure_files
 def main() -> int:
     """Measure, and print what was measured; 1 when a program failed to do what it was asked for."""
     arguments = _parse()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that nothing is left behind
     programs = find_programs()
     results = {name: Results(program.version) for name, program in programs.items()}
     with _corpus(arguments.corpus, full=arguments.full) as corpus:

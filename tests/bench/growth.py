@@ -10,6 +10,7 @@ import argparse
 import json
 import os
 import shutil
+import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -200,6 +201,7 @@ def main() -> int:
     unknown = [kind for kind in arguments.kinds if kind not in KINDS]
     if unknown or arguments.divide < 1:
         parser.error(f"{unknown[0]} is not one of {', '.join(KINDS)}" if unknown else "--divide must be at least 1")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that nothing is left behind
     measured: list[Curve] = []
     try:
         for kind in arguments.kinds or KINDS:

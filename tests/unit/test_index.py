@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 import tempfile
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import msgspec
@@ -14,7 +15,8 @@ from hypothesis import strategies as st
 
 from backthen.repository import format as fmt
 from backthen.repository.crypto import ObjectKind, SpillCipher, seal_object
-from backthen.repository.errors import CacheError, MalformedError, TamperedError
+from backthen.repository.errors import CacheError, MalformedError, StorageError, TamperedError
+from backthen.repository.ids import ObjectId
 from backthen.repository.index import (
     LinkTable,
     LocalIndex,
@@ -24,7 +26,8 @@ from backthen.repository.index import (
     encode_index,
     table,
 )
-from backthen.repository.model.records import IndexedPack
+from backthen.repository.index.sorter import Sorter
+from backthen.repository.model.records import IndexedPack, IndexObject
 from tests.support.fixed_keys import fixed_keys
 from tests.support.index_records import blob_id, index_object, indexed_pack, object_id, pack_id
 
@@ -47,6 +50,7 @@ def index(folder: Path) -> Iterator[LocalIndex]:
 def small_merges(monkeypatch: pytest.MonkeyPatch) -> None:
     """A new generation after some hundred blobs."""
     monkeypatch.setattr(table, "_DELTA_ENTRIES_MIN", 300)
+    monkeypatch.setattr(table, "_ENTRIES_PER_TRANSACTION", 70)
 
 
 def _prefix(number: int) -> bytes:
@@ -109,11 +113,16 @@ def test_every_copy_of_a_blob_is_known(index: LocalIndex) -> None:
 
 
 @pytest.mark.usefixtures("small_merges")
-def test_a_merge_loses_nothing(index: LocalIndex, folder: Path) -> None:
-    """Many small objects, some blobs in several packs; several generations on the way."""
-    for number in range(40):
-        index.add([(object_id(number), index_object(indexed_pack(number, range(number * 20, number * 20 + 30))))])
-    assert int((folder / next(path.name for path in folder.iterdir() if path.name.isdigit())).name) > 2
+@pytest.mark.parametrize("at_once", [1, 5, 40])
+def test_a_merge_loses_nothing(index: LocalIndex, folder: Path, at_once: int) -> None:
+    """Many small objects, some blobs in several packs; one or several generations on the way."""
+    objects = [
+        (object_id(number), index_object(indexed_pack(number, range(number * 20, number * 20 + 30))))
+        for number in range(40)
+    ]
+    for begin in range(0, 40, at_once):
+        index.add(objects[begin : begin + at_once])
+    assert int((folder / next(path.name for path in folder.iterdir() if path.name.isdigit())).name) >= 2
     assert 40 * 20 + 10 == index.blob_count
     assert {object_id(number) for number in range(40)} == index.object_ids()
     assert {pack_id(number) for number in range(40)} == {record.id for record in index.packs()}
@@ -124,6 +133,24 @@ def test_a_merge_loses_nothing(index: LocalIndex, folder: Path) -> None:
         )
         assert expected == packs
     assert all(index.has_pack(pack_id(number)) for number in range(40))
+
+
+@pytest.mark.usefixtures("small_merges")
+def test_objects_that_cannot_be_read_to_the_end_leave_a_usable_index(index: LocalIndex, folder: Path) -> None:
+    def objects() -> Iterator[tuple[ObjectId, IndexObject]]:
+        for number in range(10):
+            yield object_id(number), index_object(indexed_pack(number, range(number * 100, number * 100 + 100)))
+        raise StorageError("the disk is gone")
+
+    with pytest.raises(StorageError):
+        index.add(objects())
+    index.add([(object_id(20), index_object(indexed_pack(20, range(5000, 5400))))])
+    assert _where(index, 5000) == (pack_id(20), 0, 0)
+    for number in range(10):
+        index.add([(object_id(number), index_object(indexed_pack(number, range(number * 100, number * 100 + 100))))])
+    assert 1400 == index.blob_count
+    assert all(len(index.copies(_prefix(number))) == 1 for number in range(1000))
+    assert 1 == len([path for path in folder.iterdir() if path.name[0].isdigit()])
 
 
 @pytest.mark.usefixtures("small_merges")
@@ -146,18 +173,25 @@ def test_a_location_stays_good_through_a_merge(index: LocalIndex) -> None:
 
 
 @settings(max_examples=15, deadline=None)
-@given(steps=st.lists(st.tuples(st.integers(0, 12), st.integers(0, 500), st.integers(0, 200)), max_size=12))
+@given(
+    steps=st.lists(st.tuples(st.integers(0, 12), st.integers(0, 500), st.integers(0, 200)), max_size=12),
+    at_once=st.sampled_from([1, 4, 12]),
+)
 def test_the_index_is_a_dictionary_of_what_it_was_told(
-    steps: list[tuple[int, int, int]], tmp_path_factory: pytest.TempPathFactory
+    steps: list[tuple[int, int, int]], at_once: int, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(table, "_DELTA_ENTRIES_MIN", 150)
+        patch.setattr(table, "_ENTRIES_PER_TRANSACTION", 60)
         index = LocalIndex(tmp_path_factory.mktemp("index"), KEYS)
         packs: dict[int, set[int]] = {}
+        objects = []
         for number, (pack, begin, count) in enumerate(steps):
             blobs = range(begin, begin + count)
-            index.add([(object_id(number), index_object(indexed_pack(pack, blobs)))])
+            objects.append((object_id(number), index_object(indexed_pack(pack, blobs))))
             packs.setdefault(pack, set(blobs))
+        for first in range(0, len(objects), at_once):
+            index.add(objects[first : first + at_once])
         for blob in range(0, 700, 13):
             expected = {pack_id(pack) for pack, blobs in packs.items() if blob in blobs}
             assert expected == {index.pack_id(place) for place in index.copies(_prefix(blob))}
@@ -255,6 +289,18 @@ def test_a_changed_index_object_is_noticed() -> None:
 
 
 # Temporary tables
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.tuples(st.binary(min_size=3, max_size=3), st.binary(min_size=2, max_size=2)), max_size=200))
+def test_a_sorter_gives_back_everything_in_order(entries: list[tuple[bytes, bytes]]) -> None:
+    with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as folder:
+        patch.setattr("backthen.repository.index.sorter._BYTES_IN_MEMORY_MAX", 40)
+        with closing(Sorter(Path(folder), key_bytes=3, value_bytes=2)) as sorter:
+            for key, value in entries:
+                sorter.add(key, value)
+            assert sorted(entries) == list(sorter)
+            assert [] == list(Path(folder).iterdir())
 
 
 @settings(max_examples=15, deadline=None)

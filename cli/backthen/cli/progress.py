@@ -5,16 +5,16 @@ Nobody sees a line before two seconds have passed: what is quick stays quiet.
 
 from __future__ import annotations
 
-import shutil
+import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Protocol
 
 from backthen.cli.clocks import monotonic_s
 from backthen.cli.documents import print_event
 from backthen.cli.names import name_fields, shown_name, shown_text
-from backthen.cli.notices import warn
+from backthen.cli.notices import clear_line, draw_line, warn
 from backthen.cli.quantities import count_text, duration_text, size_text
 from backthen.cli.settings import Settings
 
@@ -22,6 +22,17 @@ QUIET_AT_FIRST_S = 2.0
 _LINE_INTERVAL_S = 0.1
 _EVENT_INTERVAL_S = 1.0
 _RATE_AFTER_S = 1.0
+_NAME_CHARACTERS_MIN = 12
+_WIDTH_UNKNOWN = 80
+# The repository's phases as they are shown, and what their numbers count.
+_PHASES: Mapping[str, tuple[str, str]] = {
+    "save": ("Saving", "file"),
+    "restore": ("Restoring", "file"),
+    "verify": ("Comparing", "file"),
+    "index": ("Checking the index", "pack"),
+    "snapshots": ("Checking snapshots", "file"),
+    "data": ("Reading data", "pack"),
+}
 
 
 class Amounts:
@@ -30,18 +41,21 @@ class Amounts:
     def __init__(self, clock: Callable[[], float]) -> None:
         """Nothing done yet."""
         self.clock = clock
-        self.begin = clock()
         self.start("", None, None)
 
     def start(self, phase: str, files_total: int | None, bytes_total: int | None) -> None:
         """Begin a phase."""
         self.phase = phase
-        self.phase_begin = self.clock()
-        self.files_total = files_total
-        self.bytes_total = bytes_total
+        self.begin = self.clock()
+        self.expect(files_total, bytes_total)
         self.files = 0
         self.size = 0
         self.current = b""
+
+    def expect(self, files_total: int | None, bytes_total: int | None) -> None:
+        """Learn how much there is to do in this phase."""
+        self.files_total = files_total
+        self.bytes_total = bytes_total
 
     def add(self, files: int, size: int, current: bytes) -> None:
         """Count what was done."""
@@ -50,12 +64,21 @@ class Amounts:
         self.current = current or self.current
 
     @property
+    def passed_s(self) -> float:
+        """Seconds since the phase began."""
+        return self.clock() - self.begin
+
+    @property
     def left_s(self) -> float | None:
-        """Seconds until the phase is done at its present rate; None while that is not known."""
-        passed = self.clock() - self.phase_begin
-        if not self.bytes_total or not self.size or passed < _RATE_AFTER_S:
+        """Seconds until the phase is done at its present rate; None while that is not known.
+
+        By bytes where their total is known, else by files.
+        """
+        done, total = (self.size, self.bytes_total) if self.bytes_total else (self.files, self.files_total)
+        passed = self.passed_s
+        if not total or not done or done > total or passed < _RATE_AFTER_S:
             return None
-        return max(self.bytes_total - self.size, 0) * passed / self.size
+        return (total - done) * passed / done
 
 
 class Reporter(Protocol):
@@ -63,8 +86,17 @@ class Reporter(Protocol):
 
     problems: int
 
+    @property
+    def lacks_totals(self) -> bool:
+        """Whether somebody watches who would like to know how much there is to do, and does not."""
+        ...
+
     def start(self, phase: str, *, files_total: int | None = None, bytes_total: int | None = None) -> None:
         """A phase begins."""
+        ...
+
+    def expect(self, *, files_total: int, bytes_total: int) -> None:
+        """So much there is to do in this phase, as was found out meanwhile; may be called from any thread."""
         ...
 
     def advance(self, *, files: int = 0, size: int = 0, current: bytes = b"") -> None:
@@ -95,37 +127,40 @@ class ConsoleReporter:
         self.problems = 0
         self._amounts = Amounts(clock)
         self._draws = draws
-        self._next = self._amounts.begin + QUIET_AT_FIRST_S
-        self._is_drawn = False
+        self._next: float | None = None
+
+    @property
+    def lacks_totals(self) -> bool:
+        """See `Reporter`."""
+        return self._draws and self._amounts.files_total is None
 
     def start(self, phase: str, *, files_total: int | None = None, bytes_total: int | None = None) -> None:
-        """A phase begins."""
+        """A phase begins; what came before the first, like typing a password, took none of the two seconds."""
         self._amounts.start(phase, files_total, bytes_total)
+        if self._next is None:
+            self._next = self._amounts.begin + QUIET_AT_FIRST_S
+
+    def expect(self, *, files_total: int, bytes_total: int) -> None:
+        """See `Reporter`."""
+        self._amounts.expect(files_total, bytes_total)
 
     def advance(self, *, files: int = 0, size: int = 0, current: bytes = b"") -> None:
         """Count, and draw the line when it is time."""
         self._amounts.add(files, size, current)
-        if self._names_each and current:
+        if self._names_each and current and files:
             print(f"backthen: {shown_name(current)}", file=sys.stderr)
-        if self._draws and (now := self._amounts.clock()) >= self._next:
+        if self._draws and self._next is not None and (now := self._amounts.clock()) >= self._next:
             self._next = now + _LINE_INTERVAL_S
-            width = shutil.get_terminal_size().columns
-            sys.stderr.write("\r\x1b[K" + progress_line(self._amounts, width))
-            sys.stderr.flush()
-            self._is_drawn = True
+            draw_line(progress_line(self._amounts, _terminal_width()))
 
     def problem(self, path: bytes, message: str) -> None:
         """Name the problem above the line."""
         self.problems += 1
-        self.close()
         warn(f"{shown_name(path)}: {shown_text(message)}")
 
     def close(self) -> None:
         """Take the line away."""
-        if self._is_drawn:
-            sys.stderr.write("\r\x1b[K")
-            sys.stderr.flush()
-            self._is_drawn = False
+        clear_line()
 
 
 class EventReporter:
@@ -143,9 +178,18 @@ class EventReporter:
         self._progress = progress
         self._next = self._amounts.begin + _EVENT_INTERVAL_S
 
+    @property
+    def lacks_totals(self) -> bool:
+        """See `Reporter`."""
+        return self._progress and self._amounts.files_total is None
+
     def start(self, phase: str, *, files_total: int | None = None, bytes_total: int | None = None) -> None:
         """A phase begins."""
         self._amounts.start(phase, files_total, bytes_total)
+
+    def expect(self, *, files_total: int, bytes_total: int) -> None:
+        """See `Reporter`."""
+        self._amounts.expect(files_total, bytes_total)
 
     def advance(self, *, files: int = 0, size: int = 0, current: bytes = b"") -> None:
         """Count, and print an event when it is time."""
@@ -171,7 +215,7 @@ def reporter(settings: Settings) -> Iterator[Reporter]:
         listener = EventReporter(progress=not settings.quiet)
     else:
         names_each = settings.verbosity > 1 or settings.debug
-        draws = sys.stderr.isatty() and not settings.quiet and not names_each
+        draws = _is_terminal() and not settings.quiet and not names_each
         listener = ConsoleReporter(draws=draws, names_each=names_each)
     try:
         yield listener
@@ -180,25 +224,44 @@ def reporter(settings: Settings) -> Iterator[Reporter]:
 
 
 def progress_line(amounts: Amounts, width: int) -> str:
-    """The line for people, cut to the width of the terminal: what is done, how fast, how long still, on what."""
-    passed = amounts.clock() - amounts.phase_begin
-    size = size_text(amounts.size)
-    if amounts.bytes_total:
-        size += f" of {size_text(amounts.bytes_total)}"
-    files = (
-        f"{amounts.files:,} of {amounts.files_total:,}" if amounts.files_total else count_text(amounts.files, "file")
-    )
-    parts = [files, size]
-    if passed >= _RATE_AFTER_S:
-        parts.append(f"{size_text(round(amounts.size / passed))}/s")
-    if (left := amounts.left_s) is not None:
-        parts.append(f"{duration_text(round(left))} left")
-    text = f"{amounts.phase}: " if amounts.phase else ""
-    text += ", ".join(parts)
+    """The line for people: what is done, how fast, how long still, on what; cut to the width of the terminal."""
+    text = _amounts_text(amounts, of_totals=True)
+    if len(text) >= width:
+        text = _amounts_text(amounts, of_totals=False)
     room = width - len(text) - 3
-    if room >= 12 and amounts.current:
+    if room >= _NAME_CHARACTERS_MIN and amounts.current:
         text += "  " + _end_of(shown_name(amounts.current), room)
     return text[: width - 1]
+
+
+def _amounts_text(amounts: Amounts, *, of_totals: bool) -> str:
+    phase, noun = _PHASES.get(amounts.phase, (amounts.phase, "file"))
+    files_total = amounts.files_total if of_totals else None
+    bytes_total = amounts.bytes_total if of_totals else None
+    files = f"{amounts.files:,} of " if files_total and amounts.files <= files_total else ""
+    parts = [files + count_text(files_total if files and files_total else amounts.files, noun)]
+    if amounts.size or amounts.bytes_total:
+        of = f" of {size_text(bytes_total)}" if bytes_total and amounts.size <= bytes_total else ""
+        parts.append(size_text(amounts.size) + of)
+    if (passed := amounts.passed_s) >= _RATE_AFTER_S:
+        by_bytes = amounts.size or amounts.bytes_total
+        rate = size_text(round(amounts.size / passed)) if by_bytes else f"{amounts.files / passed:,.0f}"
+        parts.append(f"{rate}/s")
+    if (left := amounts.left_s) is not None:
+        parts.append(f"{duration_text(left) if left >= 59.5 else f'{left:.0f} s'} left")
+    return f"{phase}: {', '.join(parts)}" if phase else ", ".join(parts)
+
+
+def _is_terminal() -> bool:
+    """Whether standard error is a terminal on which a line can be taken away again."""
+    return sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def _terminal_width() -> int:
+    try:
+        return os.get_terminal_size(sys.stderr.fileno()).columns or _WIDTH_UNKNOWN
+    except (OSError, ValueError):
+        return _WIDTH_UNKNOWN
 
 
 def _end_of(text: str, room: int) -> str:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
-from backthen.cli.notices import warn
+from backthen.cli.notices import clear_line, warn
 from backthen.cli.options import program_version
 from backthen.cli.passwords import TRIES_MAX, Terminal, read_password
 from backthen.cli.settings import Settings
@@ -116,7 +116,13 @@ def start_logging(settings: Settings, *, to_file: bool = False) -> None:
         level = logging.INFO
     if settings.debug or settings.verbosity > 1:
         level = logging.DEBUG
-    handler = logging.StreamHandler(sys.stderr)
+
+    class Handler(logging.StreamHandler[TextIO]):
+        def emit(self, record: logging.LogRecord) -> None:
+            clear_line()
+            super().emit(record)
+
+    handler = Handler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s" if to_file else "backthen: %(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.getLogger("backthen").setLevel(level)

@@ -5,7 +5,7 @@ the environment.
 A repository goes through states that are types: a `Storage`, a `LockedRepository`, a `Repository`.
 """
 
-from backthen.repository.backup import SnapshotReport, SnapshotRequest, create_snapshot
+from backthen.repository.backup import SnapshotReport, SnapshotRequest, SourceAmount, count_source, create_snapshot
 from backthen.repository.bounded import LRUCache
 from backthen.repository.catalog import (
     AtTime,
@@ -137,6 +137,7 @@ __all__ = [
     "SnapshotReport",
     "SnapshotRequest",
     "SnapshotTree",
+    "SourceAmount",
     "Statistics",
     "Storage",
     "StorageError",
@@ -150,6 +151,7 @@ __all__ = [
     "check_repository",
     "child_past",
     "count_contents",
+    "count_source",
     "create_repository",
     "create_snapshot",
     "extents_from",

@@ -9,7 +9,7 @@ class Progress(Protocol):
     """A listener. Calls are cheap and come from one thread; nothing it does may fail the operation."""
 
     def start(self, phase: str, *, files_total: int | None = None, bytes_total: int | None = None) -> None:
-        """A phase begins; totals are None where they are not known."""
+        """A phase begins; totals are None where they are not known, and may be what it took the last time."""
         ...
 
     def advance(self, *, files: int = 0, size: int = 0, current: bytes = b"") -> None:

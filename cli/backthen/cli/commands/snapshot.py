@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from functools import wraps
+from functools import partial, wraps
 from typing import TYPE_CHECKING
 
 import click
 
+from backthen.cli.counting import counted
 from backthen.cli.documents import print_document, print_event, snapshot_document, statistics_document
 from backthen.cli.failures import ExitCode, RequestError, UsageFailure
 from backthen.cli.names import is_printable, shown_name, shown_text
@@ -109,7 +110,7 @@ def create(
 
     Files that cannot be read are named, and the rest is saved: the exit code is 3 then.
     """
-    from backthen.repository import SnapshotRequest, create_snapshot
+    from backthen.repository import SnapshotRequest, count_source, create_snapshot
 
     settings = current_settings()
     check_text("--tag", *tags)
@@ -130,7 +131,8 @@ def create(
                 dry_run=dry_run,
                 compression=compression,
             )
-            report = create_snapshot(repository, request, listener)
+            with counted(listener, partial(count_source, repository, request)):
+                report = create_snapshot(repository, request, listener)
     _tell_created(settings, report, problems=listener.problems, dry_run=dry_run)
     return ExitCode.INCOMPLETE if listener.problems else ExitCode.DONE
 

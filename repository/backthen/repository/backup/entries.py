@@ -116,6 +116,8 @@ class EntryMaker:
         descriptor, status = open_file(item.directory.descriptor, item.name, item.status)
         try:
             found = read_xattrs(descriptor)
+            if status.st_size > fmt.CHUNK_BYTES_MAX:
+                self._tally.begin(item.path)
             content = self._content(descriptor, status)
             if is_changed(status, os.fstat(descriptor)):
                 self._tally.problem(item.path, "it changed while it was read")

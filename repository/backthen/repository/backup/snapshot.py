@@ -132,6 +132,7 @@ class _Attempt:
         self._spill_cipher = SpillCipher()
         self._links = LinkTable(plan.repository.cache_folder / "spool", self._spill_cipher)
         self._tally = Tally(plan.progress)
+        self._before = next((parent.tree.root.statistics for parent in parents if parent.vouches), None)
         source = plan.repository.blobs.source
         self._parents = [Parents.at_top(source, parents, self._sink.rely)]
         cutter = Cutter(self._keys.chunker_seed, self._keys.chunker_prf)
@@ -160,7 +161,10 @@ class _Attempt:
     def save(self) -> tuple[Entry, BlobRef | None, int]:
         """Store everything: the top directory, the tree of link groups and how many groups there are."""
         request, repository = self._plan.request, self._plan.repository
-        self._plan.progress.start("save")
+        if self._before is None:
+            self._plan.progress.start("save")
+        else:
+            self._plan.progress.start("save", files_total=self._before.files, bytes_total=self._before.size)
         spill = Spill(repository.cache_folder / "spool", self._spill_cipher.seal, self._spill_cipher.open)
         own = own_places(repository.own_folders)
         events = walk(self._plan.paths, spill, rules=request.rules, one_file_system=request.one_file_system, own=own)

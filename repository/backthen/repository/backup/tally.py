@@ -47,6 +47,10 @@ class Tally:
         untold, self._untold = self._untold, 0
         self._progress.advance(files=1, size=untold, current=path)
 
+    def begin(self, path: bytes) -> None:
+        """A file is going to be read that may take long."""
+        self._progress.advance(current=path)
+
     def read(self, count: int) -> None:
         """So many bytes of file content were read."""
         self.bytes_read += count

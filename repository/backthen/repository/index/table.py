@@ -2,7 +2,8 @@
 
 It is a cache: deleting it costs time only. It is shared by all processes of a user through the page cache, and its
 memory does not grow with the repository. A *main* generation is immutable and was written in sorted order; what came
-since is in a small *delta*, merged when it has grown to a tenth. Each folder holds one generation:
+since is in a small *delta*, merged when it has grown to a tenth; what is too much for that at once is sorted on the
+disk and goes into the next main with it. Each folder holds one generation:
 
     current             sealed: number of the generation, least lengths of its files
     <number>/main       LMDB, immutable
@@ -20,9 +21,10 @@ import heapq
 import os
 import shutil
 import struct
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
-from itertools import accumulate
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, contextmanager, suppress
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple, cast
 
@@ -34,7 +36,9 @@ from backthen.repository.bounded import LRUCache
 from backthen.repository.crypto import ObjectKind, RepositoryKeys, open_object, seal_object
 from backthen.repository.errors import CacheError, DamageError, NewerFormatError
 from backthen.repository.ids import ObjectId, PackId
-from backthen.repository.model.records import IndexedPack, IndexObject
+from backthen.repository.index.pack_records import LOCATION, PackRecord, blob_locations, decode_pack, encode_pack
+from backthen.repository.index.sorter import Sorter
+from backthen.repository.model.records import IndexObject
 from backthen.repository.private import PRIVATE_FILE_MODE, make_private_folder, private_opener
 
 _MAP_BYTES = 16 * 1024 * fmt.MIB
@@ -43,11 +47,13 @@ _LOCK_BYTES = _READERS_MAX * 64 + 4 * fmt.KIB
 _DELTA_ENTRIES_MIN = 200_000
 _DELTA_SHARE = 10
 _PACK_RECORDS_MAX = 256
-_LOCATION = struct.Struct(">IIH")
+_ENTRIES_PER_TRANSACTION = 32_768
 _NUMBER = struct.Struct(">I")
 _MARKER_BOUND_TO = b"local index"
 _BLOBS, _COPIES, _PACKS, _NUMBERS, _OBJECTS = b"blobs", b"copies", b"packs", b"numbers", b"objects"
 _TABLES = (_BLOBS, _COPIES, _PACKS, _NUMBERS, _OBJECTS)
+
+_Objects = Iterable[tuple[ObjectId, IndexObject]]
 
 
 class Location(NamedTuple):
@@ -60,19 +66,6 @@ class Location(NamedTuple):
     pack_number: int
     segment: int
     ordinal: int
-
-
-class PackRecord(NamedTuple):
-    """A pack of the table: id, class, and where each segment begins (with the end as last element), in bytes."""
-
-    id: PackId
-    pack_class: int
-    counts: tuple[int, ...]
-    offsets: tuple[int, ...]
-
-    def is_run(self, segment: int) -> bool:
-        """Whether a segment is a piece of a blob: none begins in it, or none in the next one."""
-        return 0 in self.counts[segment : segment + 2]
 
 
 class _Marker(msgspec.Struct, frozen=True, array_like=True):
@@ -185,9 +178,9 @@ class LocalIndex:
         value = generation.read(_BLOBS, prefix)
         if value is None:
             return None
-        if len(value) != _LOCATION.size:
+        if len(value) != LOCATION.size:
             raise _damaged(self._folder, "a location has a broken length")
-        return Location(generation, *_LOCATION.unpack(value))
+        return Location(generation, *LOCATION.unpack(value))
 
     def copies(self, prefix: bytes) -> list[Location]:
         """All places of a blob; there are several when two clients stored it at once.
@@ -202,7 +195,7 @@ class LocalIndex:
             with self._cache_errors("read"), environment.env.begin() as transaction:
                 cursor = transaction.cursor(environment.tables[_COPIES])
                 if cursor.set_key(prefix):
-                    places.extend(Location(generation, *_LOCATION.unpack(value)) for value in cursor.iternext_dup())
+                    places.extend(Location(generation, *LOCATION.unpack(value)) for value in cursor.iternext_dup())
         return places
 
     def pack_id(self, location: Location) -> PackId:
@@ -227,7 +220,7 @@ class LocalIndex:
         generation, number = location.generation, location.pack_number
         record = generation.packs.get(number)
         if record is None:
-            record = _decode_pack(generation.pack_value(number))
+            record = decode_pack(generation.pack_value(number))
             generation.packs[number] = record
         return record
 
@@ -241,7 +234,7 @@ class LocalIndex:
 
     def packs(self) -> Iterator[PackRecord]:
         """All packs of the table."""
-        return (_decode_pack(value) for _, value in self._generation.merged(_PACKS))
+        return (decode_pack(value) for _, value in self._generation.merged(_PACKS))
 
     def object_ids(self) -> set[ObjectId]:
         """The ids of the index objects that are in the table.
@@ -257,7 +250,7 @@ class LocalIndex:
         """How many blobs the table knows."""
         return self._generation.main.count(_BLOBS) + self._generation.delta.count(_BLOBS)
 
-    def add(self, objects: Iterable[tuple[ObjectId, IndexObject]]) -> None:
+    def add(self, objects: _Objects) -> None:
         """Take in index objects; those already in are passed over.
 
         Raises:
@@ -265,14 +258,13 @@ class LocalIndex:
         """
         with self._cache_errors("written"), self._exclusive():
             self._follow()
-            for object_id, index in objects:
-                self._insert(object_id, index)
-            generation = self._generation
-            entries = generation.delta.count(_BLOBS)
-            if entries > max(_DELTA_ENTRIES_MIN, generation.main.count(_BLOBS) // _DELTA_SHARE):
-                self._go_over(self._write_generation(generation))
-            else:
-                self._mark(generation.number)
+            rest = iter(objects)
+            is_more = True
+            while is_more:
+                is_more = self._insert(rest)
+                if self._is_delta_full():
+                    self._go_over(self._write_generation(self._generation, rest))
+            self._mark(self._generation.number)
 
     def clear(self) -> None:
         """Forget everything, for an index whose objects were merged or removed.
@@ -283,30 +275,29 @@ class LocalIndex:
         with self._cache_errors("written"), self._exclusive():
             self._go_over(self._write_generation(None))
 
-    def _insert(self, object_id: ObjectId, index: IndexObject) -> None:
+    def _is_delta_full(self) -> bool:
         generation = self._generation
-        tables = generation.delta.tables
-        with generation.delta.env.begin(write=True) as transaction:
-            if generation.get(transaction, _OBJECTS, object_id) is not None:
-                return
-            transaction.put(object_id, b"", db=tables[_OBJECTS])
-            for pack in index.packs:
-                number = self._number_pack(transaction, index.pack_class, pack)
-                for prefix, location in _locations(number, pack) if number is not None else ():
-                    known = generation.get(transaction, _BLOBS, prefix) is not None
-                    transaction.put(prefix, location, db=tables[_COPIES if known else _BLOBS])
+        entries_max = max(_DELTA_ENTRIES_MIN, generation.main.count(_BLOBS) // _DELTA_SHARE)
+        return generation.delta.count(_BLOBS) > entries_max
 
-    def _number_pack(self, transaction: lmdb.Transaction, pack_class: int, pack: IndexedPack) -> int | None:
-        """A new number for a pack, or None when it has one: all records of one pack are equal."""
-        generation = self._generation
-        if generation.get(transaction, _NUMBERS, pack.id) is not None:
-            return None
-        tables = generation.delta.tables
-        number = generation.main.count(_PACKS) + int(transaction.stat(tables[_PACKS])["entries"])
-        key = _NUMBER.pack(number)
-        transaction.put(key, pack.id + bytes((pack_class,)) + pack.lengths + pack.counts, db=tables[_PACKS])
-        transaction.put(pack.id, key, db=tables[_NUMBERS])
-        return number
+    def _insert(self, objects: Iterator[tuple[ObjectId, IndexObject]]) -> bool:
+        """Enter as many objects as one transaction may; whether there may be more."""
+        generation, delta = self._generation, self._generation.delta
+        left = _ENTRIES_PER_TRANSACTION
+        with delta.env.begin(write=True) as transaction:
+
+            def is_known(table: bytes, key: bytes) -> bool:
+                return generation.get(transaction, table, key) is not None
+
+            first = generation.main.count(_PACKS)
+            for object_id, index in objects:
+                for prefix, location in _take_in(delta, transaction, is_known, first, object_id, index):
+                    table = _COPIES if is_known(_BLOBS, prefix) else _BLOBS
+                    transaction.put(prefix, location, db=delta.tables[table])
+                    left -= 1
+                if left <= 0:
+                    return True
+        return False
 
     def _follow(self) -> None:
         """Go over to the generation that another process may have made."""
@@ -335,14 +326,14 @@ class LocalIndex:
             number, _Environment(folder / "main", writable=False), _Environment(folder / "delta", writable=True)
         )
 
-    def _write_generation(self, source: _Generation | None) -> int:
-        """Write the next generation, with all that `source` holds or empty, and make it the current one."""
+    def _write_generation(self, source: _Generation | None, more: _Objects = ()) -> int:
+        """Write the next generation, with all that `source` holds, and more, and make it the current one."""
         numbers = [int(path.name) for path in self._folder.iterdir() if path.name.isdigit()]
         number = max(numbers, default=0) + 1
         building = self._folder / f"{number}.building"
         shutil.rmtree(building, ignore_errors=True)
         building.mkdir(mode=0o700)
-        _write_main(building / "main", source)
+        _write_main(building / "main", source, more)
         _Environment(building / "delta", writable=True, is_building=True).close_built()
         os.rename(building, self._folder / str(number))
         self._mark(number)
@@ -408,32 +399,74 @@ def _reserve(path: Path, length: int) -> None:
         os.close(descriptor)
 
 
-def _write_main(path: Path, source: _Generation | None) -> None:
+def _write_main(path: Path, source: _Generation | None, more: _Objects) -> None:
     """An immutable file, appended in sorted order (five times as fast and half as large as in random order)."""
     environment = _Environment(path, writable=True, is_building=True)
-    if source is not None:
-        for table in _TABLES:
+    with closing(Sorter(path.parent, key_bytes=fmt.ID_PREFIX_BYTES, value_bytes=LOCATION.size)) as fresh:
+        if source is not None:
+            for table in _TABLES:
+                if table != _BLOBS:
+                    _append(environment, table, source.merged(table))
+        for object_id, index in more:
             with environment.env.begin(write=True) as transaction:
-                cursor = transaction.cursor(environment.tables[table])
-                cursor.putmulti(source.merged(table), append=table != _COPIES)
+                known = partial(_is_in, environment, transaction)
+                for prefix, location in _take_in(environment, transaction, known, 0, object_id, index):
+                    fresh.add(prefix, location)
+        _append_blobs(environment, fresh if source is None else heapq.merge(source.merged(_BLOBS), fresh))
     environment.close_built()
     path.with_name("main-lock").unlink(missing_ok=True)
 
 
-def _decode_pack(value: bytes) -> PackRecord:
-    pack_id, pack_class = PackId(ObjectId(value[: fmt.ID_BYTES])), value[fmt.ID_BYTES]
-    numbers = struct.unpack(f">{(len(value) - fmt.ID_BYTES - 1) // 4}I", value[fmt.ID_BYTES + 1 :])
-    half = len(numbers) // 2
-    return PackRecord(
-        pack_id, pack_class, numbers[half:], tuple(accumulate(numbers[:half], initial=fmt.PACK_HEADER_BYTES))
-    )
+def _append(environment: _Environment, table: bytes, entries: Iterable[tuple[bytes, bytes]]) -> None:
+    """Write a table in order."""
+    for batch in _batches(entries):
+        with environment.env.begin(write=True) as transaction:
+            transaction.cursor(environment.tables[table]).putmulti(batch, append=table != _COPIES)
 
 
-def _locations(number: int, pack: IndexedPack) -> Iterator[tuple[bytes, bytes]]:
-    """(prefix, packed location) of each blob of a pack."""
-    counts = struct.unpack(f">{len(pack.counts) // 4}I", pack.counts)
-    at = 0
-    for segment, count in enumerate(counts):
-        for ordinal in range(count):
-            yield pack.prefixes[at : at + fmt.ID_PREFIX_BYTES], _LOCATION.pack(number, segment, ordinal)
-            at += fmt.ID_PREFIX_BYTES
+def _append_blobs(environment: _Environment, entries: Iterable[tuple[bytes, bytes]]) -> None:
+    """Write the blobs in order: of those with one id the first, the others are its copies."""
+    last = b""
+    for batch in _batches(entries):
+        firsts: list[tuple[bytes, bytes]] = []
+        copies: list[tuple[bytes, bytes]] = []
+        for entry in batch:
+            (copies if entry[0] == last else firsts).append(entry)
+            last = entry[0]
+        with environment.env.begin(write=True) as transaction:
+            transaction.cursor(environment.tables[_BLOBS]).putmulti(firsts, append=True)
+            transaction.cursor(environment.tables[_COPIES]).putmulti(copies)
+
+
+def _batches(entries: Iterable[tuple[bytes, bytes]]) -> Iterator[list[tuple[bytes, bytes]]]:
+    """So many entries at a time as one transaction may write: it keeps them in memory until it is committed."""
+    rest = iter(entries)
+    while batch := list(islice(rest, _ENTRIES_PER_TRANSACTION)):
+        yield batch
+
+
+def _is_in(environment: _Environment, transaction: lmdb.Transaction, table: bytes, key: bytes) -> bool:
+    return transaction.get(key, db=environment.tables[table]) is not None
+
+
+def _take_in(
+    environment: _Environment,
+    transaction: lmdb.Transaction,
+    is_known: Callable[[bytes, bytes], bool],
+    first_number: int,
+    object_id: ObjectId,
+    index: IndexObject,
+) -> Iterator[tuple[bytes, bytes]]:
+    """Enter an object that is not known, and its packs; (prefix, packed location) of the blobs that come with it."""
+    if is_known(_OBJECTS, object_id):
+        return
+    tables = environment.tables
+    transaction.put(object_id, b"", db=tables[_OBJECTS])
+    for pack in index.packs:
+        if is_known(_NUMBERS, pack.id):
+            continue  # all records of one pack are equal
+        number = first_number + int(transaction.stat(tables[_PACKS])["entries"])
+        key = _NUMBER.pack(number)
+        transaction.put(key, encode_pack(pack, index.pack_class), db=tables[_PACKS])
+        transaction.put(pack.id, key, db=tables[_NUMBERS])
+        yield from blob_locations(number, pack)

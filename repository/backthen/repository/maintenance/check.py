@@ -142,7 +142,7 @@ def _check_index(repository: Repository, report: CheckReport, packs: dict[PackId
                 _check_indexed(repository, report, packs, indexed)
                 checked.add(indexed.id)
                 report.blobs += len(indexed.prefixes) // fmt.ID_PREFIX_BYTES
-                progress.advance(files=1)
+                progress.advance(files=1, current=pack_name(indexed.id).encode())
     report.packs_unindexed = len(packs.keys() - checked)
 
 
@@ -166,12 +166,11 @@ def _check_snapshots(repository: Repository, report: CheckReport, packs: dict[Pa
         with _found(report, damage.name):
             raise damage
     report.snapshots = len(infos)
-    progress.start("snapshots", files_total=len(infos))
-    walk = _TreeCheck(repository, report, packs)
+    progress.start("snapshots", files_total=sum(1 + info.root.top.below for info in infos))
+    walk = _TreeCheck(repository, report, packs, progress)
     try:
         for info in infos:
             walk.check(repository.tree(info))
-            progress.advance(files=1)
     finally:
         walk.close()
 
@@ -189,13 +188,16 @@ def _check_unlogged(repository: Repository, report: CheckReport) -> None:
 
 
 class _TreeCheck:
-    """Walks trees, each page once over all snapshots."""
+    """Walks trees, each page once over all snapshots; names on pages that were seen before are done at once."""
 
-    def __init__(self, repository: Repository, report: CheckReport, packs: dict[PackId, int]) -> None:
+    def __init__(
+        self, repository: Repository, report: CheckReport, packs: dict[PackId, int], progress: Progress
+    ) -> None:
         self._repository = repository
         self._source = repository.blobs.source
         self._report = report
         self._packs = packs
+        self._progress = progress
         self._seen = TemporaryTable(repository.cache_folder / "spool")
 
     def close(self) -> None:
@@ -204,6 +206,7 @@ class _TreeCheck:
     def check(self, tree: SnapshotTree) -> None:
         self._where = f"snapshot {tree.id.hex()[:8]}"
         top = tree.root.top
+        self._progress.advance(files=1)
         self._check_pages([(top.page, decode_tree_page, b"", (top.below, top.size))])
         if tree.root.links is not None:
             self._check_pages([(tree.root.links, decode_links_page, b"", None)])
@@ -212,11 +215,14 @@ class _TreeCheck:
         while waiting:
             ref, decode, path, expected = waiting.pop()
             if ref is None or not self._is_new(ref):
+                self._progress.advance(files=expected[0] if expected is not None else 0)
                 continue
             with _found(self._report, self._name(path)):
                 page = self._source.page(ref, decode)
                 if expected is not None and (page.count, page.size) != expected:
                     raise MalformedError("a directory does not hold what its entry says")
+                if expected is not None and not page.level:
+                    self._progress.advance(files=len(page.items), current=path or b"/")
                 for item in page.items:
                     if isinstance(item, Child):
                         waiting.append((item.ref, decode, path, (item.count, item.size)))
@@ -285,16 +291,23 @@ class _DataCheck:
         self._pool.shutdown(cancel_futures=True)
 
     def finish(self, report: CheckReport, progress: Progress) -> None:
-        """Wait for all of them, and report what was found."""
-        progress.start("data", files_total=len(self._packs), bytes_total=sum(length for _, length in self._packs))
+        """Wait for all of them, and report what was found; the progress is of those that are not done yet."""
+        while self._under_way and self._under_way[0][2].done():
+            self._take(report)
+        total = sum(length for _, length in self._packs)
+        progress.start("data", files_total=len(self._packs) - report.packs_read, bytes_total=total - report.bytes_read)
         while self._under_way:
-            pack_id, length, verified = self._under_way.popleft()
-            report.findings.extend(Finding(pack_name(pack_id), problem) for problem in verified.result())
-            report.packs_read += 1
-            report.bytes_read += length
-            progress.advance(files=1, size=length)
-            for further in islice(self._waiting, 1):
-                self._submit(*further)
+            pack_id, length = self._take(report)
+            progress.advance(files=1, size=length, current=pack_name(pack_id).encode())
+
+    def _take(self, report: CheckReport) -> tuple[PackId, int]:
+        pack_id, length, verified = self._under_way.popleft()
+        report.findings.extend(Finding(pack_name(pack_id), problem) for problem in verified.result())
+        report.packs_read += 1
+        report.bytes_read += length
+        for further in islice(self._waiting, 1):
+            self._submit(*further)
+        return pack_id, length
 
     def _submit(self, pack_id: PackId, length: int) -> None:
         self._under_way.append((pack_id, length, self._pool.submit(self._verify, pack_id, length)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 
 import msgspec
@@ -40,9 +40,10 @@ def safe_attributes(source: BlobSource, entry: Entry) -> tuple[Entry, Xattrs, st
 class ContentWriter:
     """Writes the content of files, the chunks of a large one side by side; close it when done."""
 
-    def __init__(self, source: BlobSource) -> None:
-        """Read chunks from `source`."""
+    def __init__(self, source: BlobSource, on_bytes: Callable[[int], None]) -> None:
+        """Read chunks from `source`; `on_bytes` is told of each that is written."""
         self._source = source
+        self._on_bytes = on_bytes
         self._pool = ThreadPoolExecutor(_WORKERS, thread_name_prefix="write")
 
     def close(self) -> None:
@@ -71,6 +72,7 @@ class ContentWriter:
                         under_way.popleft().result()
                     under_way.append(self._pool.submit(self._write_chunk, descriptor, start, extent))
                 written += extent.length
+                self._on_bytes(extent.length)
             while under_way:
                 under_way.popleft().result()
         finally:
@@ -84,8 +86,8 @@ class ContentWriter:
         _write_all(descriptor, _read_chunk(self._source, extent), start)
 
 
-def has_content(source: BlobSource, entry: Entry, descriptor: int) -> bool:
-    """Whether an open file holds exactly the content of an entry.
+def has_content(source: BlobSource, entry: Entry, descriptor: int, on_bytes: Callable[[int], None]) -> bool:
+    """Whether an open file holds exactly the content of an entry; `on_bytes` is told of what was compared.
 
     Raises:
         OSError: the file cannot be read.
@@ -94,6 +96,7 @@ def has_content(source: BlobSource, entry: Entry, descriptor: int) -> bool:
     if os.fstat(descriptor).st_size != entry.size:
         return False
     for start, extent in _checked_extents(source, entry):
+        on_bytes(extent.length)
         if extent.is_hole:
             if not _is_zero(descriptor, start, extent.length):
                 return False

@@ -48,7 +48,7 @@ class ItemMaker:
         self._source = source
         self._tally = tally
         self._attributes = attributes
-        self._content = ContentWriter(source)
+        self._content = ContentWriter(source, tally.part)
         self._numbers = itertools.count()
         self._prefix = b".backthen-%d-" % os.getpid()
 

@@ -6,6 +6,7 @@ import errno
 import os
 from functools import partial
 
+from backthen.repository import format as fmt
 from backthen.repository.content import Node, SnapshotTree
 from backthen.repository.errors import DamageError, TargetError
 from backthen.repository.model.entry import EntryType
@@ -116,6 +117,9 @@ class _Restoring:
         message = self._tally.damage(f"an entry in it cannot be read: {error}")
         self._tally.problem(self._target + relative, message)
 
+    def _path(self, place: Place | None, node: Node) -> bytes:
+        return self._target + (place.relative if place is not None else b"") + node.name
+
     def _tell(self, place: Place | None, name: bytes, message: str) -> None:
         relative = place.relative if place is not None else b""
         self._tally.problem(self._target + relative + name, message)
@@ -153,7 +157,7 @@ class _Restoring:
             return
         folder = self._folders.leave()
         try:
-            self._tally.progress.advance(files=1, current=self._target + place.relative)
+            self._tally.done(self._target + place.relative, 0)
             if not folder.is_made and not (place.is_selected and self._may_update(place.node, folder)):
                 self._tally.kept += 1
                 self._narrow(place, folder)
@@ -200,8 +204,10 @@ class _Restoring:
             problem = self._checked_reason(error)
         except DamageError as error:
             problem = self._tally.damage(str(error))
+        path = self._path(place, node)
+        self._tally.done(path, node.entry.size if node.entry.type == EntryType.FILE else 0)
         if problem:
-            self._tell(place, node.name, problem)
+            self._tally.problem(path, problem)
 
     def _restore_checked(self, place: Place | None, node: Node) -> str:
         entry = node.entry
@@ -213,9 +219,6 @@ class _Restoring:
             problem = self._make(place, folder, node)
         else:
             self._tally.kept += 1
-        size = entry.size if entry.type == EntryType.FILE else 0
-        relative = place.relative if place is not None else b""
-        self._tally.progress.advance(files=1, size=size, current=self._target + relative + node.name)
         return problem or (f"it was saved incompletely: {entry.error}" if entry.error else "")
 
     def _make(self, place: Place | None, folder: Folder, node: Node) -> str:
@@ -224,6 +227,8 @@ class _Restoring:
         if self._request.dry_run:
             self._tally.bytes_written += entry.allocated
         elif not self._link(place, folder, node):
+            if entry.size > fmt.CHUNK_BYTES_MAX:
+                self._tally.begin(self._path(place, node))
             problem = self._items.make(folder, node.name, entry)
         if entry.type == EntryType.FILE:
             self._tally.files += 1

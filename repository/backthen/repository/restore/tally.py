@@ -34,7 +34,22 @@ class Tally:
     bytes_written: int = 0
     problems: int = 0
     damaged: int = 0
+    _told: int = 0  # bytes of the name that is being worked on
     notes: Counter[Note] = field(default_factory=Counter)
+
+    def begin(self, path: bytes) -> None:
+        """A name is going to be worked on that may take long."""
+        self.progress.advance(current=path)
+
+    def part(self, size: int) -> None:
+        """So many bytes of it are done."""
+        self._told += size
+        self.progress.advance(size=size)
+
+    def done(self, path: bytes, size: int) -> None:
+        """A name is done, with so many bytes in all."""
+        self.progress.advance(files=1, size=size - self._told, current=path)
+        self._told = 0
 
     def problem(self, path: bytes, message: str) -> None:
         """Name a path that is not restored as it should be."""

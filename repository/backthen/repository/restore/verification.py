@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from backthen.repository import format as fmt
 from backthen.repository.content import Node, SnapshotTree
 from backthen.repository.errors import DamageError
 from backthen.repository.model.entry import EntryType
@@ -83,6 +84,9 @@ class _Verifying:
         """Compare one name if it was restored."""
         if node.place not in self._places:
             return
+        path = self._target + (place.relative if place is not None else b"") + node.name
+        if node.entry.size > fmt.CHUNK_BYTES_MAX:
+            self._tally.begin(path)
         try:
             is_same = self._is_same(self._folders.current, node)
             problem = "" if is_same else "what stands in the target is not what was saved"
@@ -90,9 +94,8 @@ class _Verifying:
             problem = f"it cannot be read back: {reason_of(error)}"
         except DamageError as error:
             problem = self._tally.damage(str(error))
-        path = self._target + (place.relative if place is not None else b"") + node.name
         self._tally.verified += 1
-        self._tally.progress.advance(files=1, size=node.entry.size, current=path)
+        self._tally.done(path, node.entry.size)
         if problem:
             self._tally.problem(path, problem)
 
@@ -105,6 +108,6 @@ class _Verifying:
         descriptor = open_for_comparison(folder, node.name)
         try:
             os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
-            return has_content(self._source, node.entry, descriptor)
+            return has_content(self._source, node.entry, descriptor, self._tally.part)
         finally:
             os.close(descriptor)
