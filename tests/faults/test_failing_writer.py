@@ -127,4 +127,4 @@ def test_the_reader_counts_what_the_table_of_a_segment_takes(client: Client) -> 
     refs = client.put(*(os.urandom(8) for _ in range(10_000)))
     reader: BlobReader = client.reader
     assert 8 == len(reader.source.read(refs[0]))
-    assert reader.cached_bytes > 10_000 * (8 + 4 + 8 + 28)
+    assert sum(use.bytes_used for use in reader.cache_uses) > 10_000 * (8 + 4 + 8 + 28)

@@ -26,7 +26,8 @@ def check_has_xattrs(world: World) -> None:
 
 
 def test_top_holds_the_views_and_latest(world: World) -> None:
-    assert sorted(world.names(b"")) == [b"at", b"dates", b"hosts", b"latest", b"snapshots", b"tags", b"versions"]
+    around = [b".backthen", b"at", b"dates", b"hosts", b"latest", b"snapshots", b"tags", b"versions"]
+    assert sorted(world.names(b"")) == around
 
 
 def test_snapshots_are_named_by_time_host_and_id(world: World) -> None:

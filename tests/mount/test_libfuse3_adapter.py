@@ -260,8 +260,9 @@ def test_request_that_takes_too_long_fails_once_and_others_go_on(caplog: pytest.
     view, history = _view()
     kinds = _kinds(view)
     big, file = _find(view, kinds + b"big"), _find(view, kinds + b"file")
-    page = view.open_file(view.source, big).node.entry.page
-    assert page is not None
+    node = view.open_file(view.source, big).node
+    assert node is not None and node.entry.page is not None
+    page = node.entry.page
     gate = history.blobs.gates[page.id] = threading.Event()
 
     def reading(handle: bytes) -> bytes:
@@ -278,7 +279,7 @@ def test_request_that_takes_too_long_fails_once_and_others_go_on(caplog: pytest.
             assert kernel.ask(Opcode.READ, file, reading(fast)) == b"hello\n"
     finally:
         gate.set()
-    assert "was not answered by the storage within 0.05 s" in caplog.text
+    assert "was not answered by the storage in time" in caplog.text
 
 
 def test_what_is_in_memory_is_answered_by_the_thread_that_reads() -> None:
@@ -296,7 +297,7 @@ def test_what_is_in_memory_is_answered_by_the_thread_that_reads() -> None:
 def test_no_more_threads_wait_than_there_may() -> None:
     given_up: list[int] = []
     gate, begun, done = threading.Event(), threading.Semaphore(0), threading.Semaphore(0)
-    waiting = Waiting(given_up.append, deadline_s=WAIT_S)
+    waiting = Waiting(given_up.append, lambda: WAIT_S)
     before = threading.active_count()
 
     def ask() -> Answer:
@@ -321,7 +322,7 @@ def test_no_more_threads_wait_than_there_may() -> None:
 def test_requests_above_the_bound_wait_for_the_deadlines_of_others() -> None:
     given_up: list[int] = []
     gate = threading.Event()
-    waiting = Waiting(given_up.append, deadline_s=0.2)
+    waiting = Waiting(given_up.append, lambda: 0.2)
 
     def ask() -> Answer:
         gate.wait()

@@ -22,6 +22,7 @@ def test_lines_are_read_with_optional_fields_and_octal_escapes() -> None:
 
     assert root.mountpoint == Path("/")
     assert ours == MountLine(
+        id=42,
         device="0:39",
         mountpoint=Path("/mnt/with space\ttab\nline\\back\rreturn"),
         options=frozenset({"ro", "nosuid", "nodev", "relatime"}),

@@ -85,8 +85,9 @@ def test_request_that_takes_too_long_fails_and_others_go_on() -> None:
     adapter = Adapter(view, allow_other=False, initialised=lambda: None, request_deadline_s=0.05)
     kinds = _kinds(adapter)
     slow, fast = adapter.open(kinds + "big", os.O_RDONLY), adapter.open(kinds + "file", os.O_RDONLY)
-    page = adapter._files.get(slow).node.entry.page
-    assert page is not None
+    node = adapter._files.get(slow).node
+    assert node is not None and node.entry.page is not None
+    page = node.entry.page
     gate = history.blobs.gates[page.id] = threading.Event()
 
     with refusal(errno.EIO):
@@ -143,7 +144,9 @@ def test_refused_mount_says_why(tmp_path: Path) -> None:
     view = history_view(sample_history()[0], Owner(0, 0), monotonic_ns)
 
     with pytest.raises(MountRefused, match=r"cannot mount at .*none"):
-        serve_view(view, tmp_path / "none", allow_other=False, mounted=lambda: None, ready=lambda: None)
+        serve_view(
+            view, tmp_path / "none", allow_other=False, request_deadline_s=30, mounted=lambda: None, ready=lambda: None
+        )
 
 
 def test_mount_that_is_not_as_asked_is_taken_away_before_it_is_announced(tmp_path: Path) -> None:
@@ -156,7 +159,14 @@ def test_mount_that_is_not_as_asked_is_taken_away_before_it_is_announced(tmp_pat
         raise MountRefused("not read-only")
 
     with pytest.raises(MountRefused, match="not read-only"):
-        serve_view(view, tmp_path, allow_other=False, mounted=mounted, ready=lambda: announced.append("ready"))
+        serve_view(
+            view,
+            tmp_path,
+            allow_other=False,
+            request_deadline_s=30,
+            mounted=mounted,
+            ready=lambda: announced.append("ready"),
+        )
 
     assert announced == []
     assert os.listdir(tmp_path) == []
@@ -172,4 +182,4 @@ def test_mount_that_libfuse_gives_up_is_an_error(tmp_path: Path, monkeypatch: py
     view = history_view(sample_history()[0], Owner(0, 0), monotonic_ns)
 
     with pytest.raises(MountRefused, match="gave up serving"):
-        serve_view(view, tmp_path, allow_other=False, mounted=lambda: None, ready=lambda: None)
+        serve_view(view, tmp_path, allow_other=False, request_deadline_s=30, mounted=lambda: None, ready=lambda: None)

@@ -316,8 +316,9 @@ def test_what_is_not_in_memory_is_waited_for() -> None:
 def test_request_that_takes_too_long_fails_and_others_go_on() -> None:
     history, view = _distant()
     world = WinFspWorld(view)
-    page = view.open_file(view.source, world.lstat(b"latest/kinds/big").ino).node.entry.page
-    assert page is not None
+    node = view.open_file(view.source, world.lstat(b"latest/kinds/big").ino).node
+    assert node is not None and node.entry.page is not None
+    page = node.entry.page
     gate = history.blobs.gates[page.id] = threading.Event()
     world.volume = Volume(Operations(view, reader=READER, allow_other=True, request_deadline_s=0.05))
 
@@ -365,7 +366,14 @@ def test_mount_is_read_only_and_ends_with_a_signal(whoami: Path, tmp_path: Path,
         events.append("ready")
         os.kill(os.getpid(), number)
 
-    serve_view(_distant()[1], tmp_path, allow_other=False, mounted=lambda: events.append("mounted"), ready=ready)
+    serve_view(
+        _distant()[1],
+        tmp_path,
+        allow_other=False,
+        request_deadline_s=30,
+        mounted=lambda: events.append("mounted"),
+        ready=ready,
+    )
 
     assert events == ["mounted", "ready"]
     assert native.calls == ["create", f"mount at {tmp_path}", "start", "stop", "delete"]
@@ -383,6 +391,8 @@ def test_mount_that_is_refused_is_taken_away(whoami: Path, tmp_path: Path, monke
 
     monkeypatch.setattr(native, "FspFileSystemSetMountPoint", refuse)
     with pytest.raises(MountRefused, match="STATUS_OBJECT_NAME_COLLISION"):
-        serve_view(_distant()[1], tmp_path, allow_other=False, mounted=lambda: None, ready=lambda: None)
+        serve_view(
+            _distant()[1], tmp_path, allow_other=False, request_deadline_s=30, mounted=lambda: None, ready=lambda: None
+        )
 
     assert native.calls == ["create", "stop", "delete"]

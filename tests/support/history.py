@@ -11,6 +11,7 @@ import msgspec
 
 from backthen.repository import (
     BlobSource,
+    CacheUse,
     Entry,
     EntryType,
     MissingError,
@@ -19,6 +20,7 @@ from backthen.repository import (
     SnapshotId,
     SnapshotInfo,
     SnapshotTree,
+    StorageState,
     TamperedError,
 )
 from backthen.repository import format as fmt
@@ -217,7 +219,11 @@ class MemoryHistory:
         failure: what listing the snapshots raises, if anything.
         gate: when it is set, listing waits for it.
         listings: how often the snapshots were listed.
+        storage_state: how the storage is said to answer.
     """
+
+    location = "memory"
+    cache_uses = (CacheUse("blobs", 1 << 20, 2 << 20),)
 
     def __init__(self) -> None:
         self.blobs = MemoryBlobs()
@@ -225,6 +231,7 @@ class MemoryHistory:
         self.failure: RepositoryError | None = None
         self.gate: threading.Event | None = None
         self.listings = 0
+        self.storage_state = StorageState(7, 3 << 20, 0, None, None, "")
         self._infos: list[SnapshotInfo] = []
 
     def add(

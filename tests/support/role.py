@@ -1,7 +1,8 @@
 """Somebody who runs commands: root or an ordinary user, who may mount even where /dev/fuse is closed to users.
 
 Where the tests run as root, the ordinary user is `nobody`, in a mount namespace of its own that has a /dev/fuse for
-everybody. The namespace goes with the role, and so do the mounts in it.
+everybody and FUSE's list of connections, as any desktop has. The namespace goes with the role, and so do the mounts in
+it.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from pathlib import Path
 SOURCES = Path(__file__).parents[2]
 _OPEN_FUSE = """
 mount -t tmpfs none /mnt && mknod -m 666 /mnt/fuse c 10 229 && mount --bind /mnt/fuse /dev/fuse || exit 1
+mount -t fusectl none /sys/fs/fuse/connections || exit 1
 echo ready
 exec cat
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import stat
@@ -75,10 +76,28 @@ def test_a_process_that_ends_without_a_word_is_an_error(tmp_path: Path) -> None:
     assert str(tmp_path / "x.log") in caught.value.hint
 
 
-def test_a_log_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
+def test_a_log_that_cannot_be_written_is_done_without_and_said(tmp_path: Path) -> None:
     (tmp_path / "x.log").mkdir()
-    with pytest.raises(MountFailed, match="cannot be written"):
-        start_in_background(serve_for_ever, tmp_path / "x.log")
+    started = start_in_background(serve_for_ever, tmp_path / "x.log")
+    assert isinstance(started, Started)
+    end(started.pid)
+    assert started.log is None
+    (warning,) = started.warnings
+    assert f"the log {tmp_path}/x.log cannot be written: Is a directory" == warning
+
+
+def test_warnings_before_it_is_ready_are_told_and_logged(tmp_path: Path) -> None:
+    def work(ready: Callable[[], None]) -> None:
+        log = logging.getLogger("backthen.test")
+        log.info("all is well")
+        log.warning("%d things are odd", 2)
+        serve_for_ever(ready)
+
+    started = start_in_background(work, tmp_path / "x.log")
+    assert isinstance(started, Started)
+    end(started.pid)
+    assert ("2 things are odd",) == started.warnings
+    assert tmp_path / "x.log" == started.log
 
 
 def test_a_long_log_is_put_aside(tmp_path: Path) -> None:

@@ -249,7 +249,18 @@ def test_the_caches_are_bounded(client: Client) -> None:
     refs = client.put(*(random_bytes(1 << 20, number) for number in range(40)))
     for number, ref in enumerate(refs):
         assert random_bytes(1 << 20, number) == bytes(client.reader.source.read(ref))
-    assert 20 * fmt.MIB < client.reader.cached_bytes <= 57 * fmt.MIB
+    segments, pages = client.reader.cache_uses
+    assert 20 * fmt.MIB < segments.bytes_used <= segments.bytes_max
+    assert ("segments", "pages") == (segments.name, pages.name)
+
+
+def test_the_caches_hold_as_much_as_they_are_told(client: Client) -> None:
+    client.reader.bound_caches(8 * fmt.MIB)
+    for ref in client.put(*(random_bytes(1 << 20, number) for number in range(20))):
+        client.reader.source.read(ref)
+    uses = client.reader.cache_uses
+    assert 8 * fmt.MIB == sum(use.bytes_max for use in uses)
+    assert 2 * fmt.MIB < uses[0].bytes_used <= uses[0].bytes_max
 
 
 def test_many_threads_read_at_once(client: Client) -> None:

@@ -16,6 +16,7 @@ from backthen.repository.storage import (
     CONFIG_NAME,
     FOLDERS,
     LocalStorage,
+    ObservedStorage,
     Storage,
     StoredObject,
     index_name,
@@ -44,7 +45,11 @@ def _local(folder: Path) -> Storage:
     return storage
 
 
-BACKENDS: dict[str, Callable[[Path], Storage]] = {"local": _local, "memory": lambda _: MemoryStorage()}
+BACKENDS: dict[str, Callable[[Path], Storage]] = {
+    "local": _local,
+    "memory": lambda _: MemoryStorage(),
+    "observed": lambda folder: ObservedStorage(_local(folder)),
+}
 
 
 @pytest.fixture(params=sorted(BACKENDS))

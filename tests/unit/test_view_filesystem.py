@@ -96,9 +96,30 @@ def test_near_source_does_not_wait_for_the_list(fixture: Fixture) -> None:
     assert fixture.view.attributes(fixture.view.near, ROOT_NUMBER).uid == 3
     fixture.clock.now_ns += NS
 
+    gate = fixture.history.gate = threading.Event()
     with pytest.raises(NotInMemory):
         fixture.view.attributes(fixture.view.near, ROOT_NUMBER)
-    assert fixture.history.listings == 1
+    gate.set()
+
+
+def test_nobody_waits_for_a_list_that_was_waited_for_in_vain(fixture: Fixture) -> None:
+    gate = fixture.history.gate = threading.Event()
+    fixture.clock.now_ns += NS
+    with pytest.raises(NotInMemory):
+        fixture.view.attributes(fixture.view.near, ROOT_NUMBER)
+
+    fixture.clock.now_ns += 2 * NS
+    assert fixture.view.attributes(fixture.view.near, ROOT_NUMBER).uid == 3
+    gate.set()
+
+
+def test_nobody_waits_for_the_list_of_a_storage_that_is_silent(fixture: Fixture) -> None:
+    gate = fixture.history.gate = threading.Event()
+    fixture.clock.now_ns += 100 * NS
+    fixture.history.storage_state = fixture.history.storage_state._replace(waiting=1, silent_since_ns=98 * NS)
+
+    assert fixture.view.attributes(fixture.view.near, ROOT_NUMBER).uid == 3
+    gate.set()
 
 
 def test_what_is_in_a_snapshot_needs_no_list(fixture: Fixture) -> None:

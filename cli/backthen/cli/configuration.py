@@ -6,13 +6,12 @@ Nothing secret is in it: a password may be named by file or by command only.
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
 from backthen.cli.failures import ConfigurationError
+from backthen.cli.replacing import replace_file
 
 KEYS = ("repository", "password-file", "password-command", "cache-dir")
 _BYTES_MAX = 1 << 20
@@ -70,12 +69,11 @@ def record_repository(configuration: Configuration, location: str) -> bool:
     """
     if configuration.repository is not None:
         return False
-    path = Path(os.path.realpath(configuration.path))
+    path = configuration.path
     try:
         line = f"repository = {_toml_text(location)}\n"
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         # First in the file, because what follows the heading of a table belongs to the table.
-        _replace(path, (line + (_read(path) or "")).encode())
+        replace_file(path, (line + (_read(path) or "")).encode())
     except (OSError, UnicodeEncodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "its name is not UTF-8"
         raise ConfigurationError(f"the repository cannot be recorded in {path}: {reason}") from error
@@ -97,18 +95,3 @@ def _read(path: Path) -> str | None:
         raise ConfigurationError(f"the configuration file {path} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise ConfigurationError(f"the configuration file {path} is not UTF-8") from error
-
-
-def _replace(path: Path, data: bytes) -> None:
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with open(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        if path.exists():
-            Path(name).chmod(path.stat().st_mode & 0o777)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise

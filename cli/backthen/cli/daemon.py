@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import faulthandler
 import json
+import logging
 import os
 import sys
 import traceback
@@ -21,6 +22,8 @@ from backthen.cli.notices import warn
 from backthen.cli.reporting import Failure, describe, is_unexpected, print_traceback
 
 LOG_BYTES_MAX = 1 << 20
+WARNINGS_MAX = 10
+WARNING_CHARACTERS_MAX = 1000
 _MESSAGE_BYTES_MAX = 1 << 20
 
 Ready = Callable[[], None]
@@ -28,20 +31,41 @@ Ready = Callable[[], None]
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """The background process is ready."""
+    """The background process is ready.
+
+    Attributes:
+        pid: its id.
+        log: where it logs, or None where no log can be written.
+        warnings: what it had to warn about so far; this is in its log too.
+    """
 
     pid: int
+    log: Path | None
+    warnings: tuple[str, ...]
+
+
+class _Warnings(logging.Handler):
+    """Keeps the first warnings, for whoever waits at the terminal."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.messages: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if len(self.messages) < WARNINGS_MAX:
+            self.messages.append(record.getMessage()[:WARNING_CHARACTERS_MAX])
 
 
 def start_in_background(work: Callable[[Ready], None], log: Path) -> Started | Failure:
     """Run `work` in a process of its own and wait until it calls `ready` or fails.
 
-    The process has no terminal, keeps none of the caller's files open, works in `/`, and logs to `log`.
+    The process has no terminal, keeps none of the caller's files open, works in `/`, and logs to `log`. Where that
+    cannot be written it keeps no log, and a warning says so.
 
     Raises:
-        MountFailed: the log cannot be written, or the process ended without a word.
+        MountFailed: the process ended without a word.
     """
-    log_file = _open_log(log)
+    log_file, refusal = _open_log(log)
     reading, writing = os.pipe()
     sys.stdout.flush()
     sys.stderr.flush()
@@ -53,10 +77,13 @@ def start_in_background(work: Callable[[Ready], None], log: Path) -> Started | F
     with open(reading, "rb") as pipe:
         answer = _wait_for_answer(pid, pipe.read)
     if not answer:
-        raise MountFailed("the background process ended before the mount was usable", hint=f"Its log is {log}.")
+        hint = f"It had no log: {refusal}." if refusal else f"Its log is {log}."
+        raise MountFailed("the background process ended before the mount was usable", hint=hint)
     told: Mapping[str, object] = json.loads(answer)
-    if not told:
-        return Started(pid)
+    if "warnings" in told:
+        warnings = told["warnings"]
+        assert isinstance(warnings, list)
+        return Started(pid, None if refusal else log, (*([refusal] if refusal else []), *warnings))
     os.waitpid(pid, 0)
     code = told["code"]
     assert isinstance(code, int)
@@ -73,16 +100,18 @@ def _wait_for_answer(pid: int, read: Callable[[int], bytes]) -> bytes:
         raise
 
 
-def _open_log(log: Path) -> int:
+def _open_log(log: Path) -> tuple[int, str]:
+    """The log, or nothing in its place and the reason for it."""
     from backthen.repository import make_private_folder
 
     try:
         make_private_folder(log.parent)
         if log.exists() and log.stat().st_size > LOG_BYTES_MAX:
             log.replace(log.with_suffix(".log.1"))
-        return os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        return os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600), ""
     except OSError as error:
-        raise MountFailed(f"the log {log} cannot be written: {error.strerror}") from error
+        null = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+        return null, f"the log {log} cannot be written: {error.strerror}"
 
 
 def _run_child(work: Callable[[Ready], None], log_file: int, answer: int) -> NoReturn:
@@ -112,6 +141,9 @@ def _detach(log_file: int, answer: int) -> None:
 
 def _work(work: Callable[[Ready], None], answer: int) -> int:
     is_ready = False
+    # Stays beside whatever handlers the work sets up.
+    kept = _Warnings()
+    logging.getLogger("backthen").addHandler(kept)
 
     def tell(document: Mapping[str, object]) -> None:
         nonlocal is_ready
@@ -120,8 +152,12 @@ def _work(work: Callable[[Ready], None], answer: int) -> int:
             os.write(answer, json.dumps(document).encode())
             os.close(answer)
 
+    def tell_ready() -> None:
+        tell({"warnings": kept.messages})
+        logging.getLogger("backthen").removeHandler(kept)
+
     try:
-        work(lambda: tell({}))
+        work(tell_ready)
     except Exception as error:  # noqa: BLE001  It becomes a message, here as in `main`.
         failure = describe(error)
         tell(failure.document)

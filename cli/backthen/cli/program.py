@@ -17,7 +17,7 @@ _COMMANDS: Mapping[str, str] = {
     "cat": "browse:cat",
     "versions": "versions:versions",
     "mount": "mount:mount",
-    "umount": "mount:umount",
+    "umount": "umount:umount",
     "restore": "restore:restore",
     "check": "check:check",
     "key": "key:key",

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 _NS = 1_000_000_000
+_SIZE = re.compile(r"(?P<count>\d{1,15}(?:\.\d{1,6})?) ?(?:(?P<unit>[kmgt])(?:i?b)?|b)?", re.ASCII | re.IGNORECASE)
 
 
 def size_text(size_bytes: int) -> str:
@@ -17,6 +19,15 @@ def size_text(size_bytes: int) -> str:
     if unit == 0:
         return f"{size_bytes:,} B"
     return f"{value:.1f} {_UNITS[unit]}" if value < 99.95 else f"{value:,.0f} {_UNITS[unit]}"
+
+
+def parse_size(text: str) -> int | None:
+    """A size as people write it, in bytes: `200M`, `1.5 GiB`, `4096`; units are of 1024. None where it is none."""
+    match = _SIZE.fullmatch(text.strip())
+    if match is None:
+        return None
+    power = " kmgt".index(match["unit"].lower()) if match["unit"] else 0
+    return int(float(match["count"]) * 1024**power)
 
 
 def count_text(count: int, one: str, several: str = "") -> str:

@@ -21,10 +21,22 @@ from backthen.fsmount.mounting import (
     raise_read_ahead,
     unmount,
 )
-from backthen.fsmount.view import Blobs, History, NotADirectory, Owner, View, history_view, tree_view
-from backthen.repository import PathNotFound, SnapshotInfo, monotonic_ns
+from backthen.fsmount.view import (
+    REQUEST_DEADLINE_S,
+    Blobs,
+    History,
+    NotADirectory,
+    Owner,
+    Serving,
+    Showing,
+    View,
+    history_view,
+    tree_view,
+)
+from backthen.repository import PathNotFound, SnapshotInfo, monotonic_ns, now_ns
 
 __all__ = [
+    "REQUEST_DEADLINE_S",
     "Blobs",
     "Driver",
     "History",
@@ -34,6 +46,7 @@ __all__ = [
     "MountRefused",
     "MountState",
     "NotMounted",
+    "Owner",
     "UnusableMountpoint",
     "clean_stale",
     "mount_state",
@@ -52,12 +65,16 @@ class MountOptions:
         snapshot: show this one directory alone: a snapshot and a path in it.
         repository_folder: where the repository is, if it is on this machine; no mount can be inside.
         driver: what it is mounted with; None for the one of this platform.
+        owner: to whom all files in the snapshots seem to belong; None for the owners that they had.
+        request_deadline_s: for how many seconds a request may wait for the storage before it fails.
     """
 
     allow_other: bool = False
     snapshot: tuple[SnapshotInfo, bytes] | None = None
     repository_folder: Path | None = None
     driver: Driver | None = None
+    owner: Owner | None = None
+    request_deadline_s: float = REQUEST_DEADLINE_S
 
 
 def serve(history: History, mountpoint: Path, options: MountOptions, ready: Callable[[], None]) -> None:
@@ -92,15 +109,23 @@ def serve(history: History, mountpoint: Path, options: MountOptions, ready: Call
         raise_read_ahead(target)
         ready()
 
-    serve_view(view, target, allow_other=options.allow_other, mounted=mounted, ready=answering)
+    serve_view(
+        view,
+        target,
+        allow_other=options.allow_other,
+        request_deadline_s=options.request_deadline_s,
+        mounted=mounted,
+        ready=answering,
+    )
 
 
 def _view(history: History, options: MountOptions) -> View:
+    mounter, showing = Owner(os.getuid(), os.getgid()), Showing(options.owner, Serving(os.getpid(), now_ns()))
     if options.snapshot is None:
-        return history_view(history, Owner(os.getuid(), os.getgid()), monotonic_ns)
+        return history_view(history, mounter, monotonic_ns, showing=showing)
     info, path = options.snapshot
     try:
-        return tree_view(history, info, path, monotonic_ns)
+        return tree_view(history, info, path, mounter, monotonic_ns, showing=showing)
     except NotADirectory as error:
         shown = path.decode(errors="backslashreplace")
         raise PathNotFound(f"{'/' + shown!r} is not a folder, and only a folder can be mounted") from error

@@ -36,6 +36,7 @@ class ServeView(Protocol):
         mountpoint: Path,
         *,
         allow_other: bool,
+        request_deadline_s: float,
         mounted: Callable[[], None],
         ready: Callable[[], None],
     ) -> None:

@@ -6,6 +6,8 @@ Nothing may be in here but exception classes.
 
 from __future__ import annotations
 
+from backthen.fsmount.holders import Holder
+
 
 class MountError(Exception):
     """Base of all errors of `backthen.fsmount`.
@@ -32,4 +34,12 @@ class NotMounted(MountError):
 
 
 class MountBusy(MountError):
-    """The mount is in use and cannot be taken away."""
+    """The mount is in use and cannot be taken away.
+
+    Attributes:
+        holders: the processes that use it, as far as they can be seen.
+    """
+
+    def __init__(self, message: str, *, hint: str = "", holders: tuple[Holder, ...] = ()) -> None:
+        super().__init__(message, hint=hint)
+        self.holders = holders

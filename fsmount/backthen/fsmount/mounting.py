@@ -13,20 +13,28 @@ import logging
 import os
 import re
 import subprocess
+import threading
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 from backthen.fsmount.errors import MountBusy, MountRefused, NotMounted, UnusableMountpoint
+from backthen.fsmount.holders import Held, Holder, find_holders
 
 FILE_SYSTEM_TYPE = "fuse.backthen"
 REQUIRED_OPTIONS = frozenset({"ro", "nosuid", "nodev"})
 READ_AHEAD_KIB = 1024
 FUSERMOUNT_TIMEOUT_S = 30
+PROBE_TIMEOUT_S = 5.0
+"""More than a mount takes to answer for its top, whatever its storage does."""
+HOLDERS_NAMED_MAX = 10
 
 _MOUNT_TABLE = Path("/proc/self/mountinfo")
 _BACKING_DEVICES = Path("/sys/class/bdi")
+_CONNECTIONS = Path("/sys/fs/fuse/connections")
 _OCTAL_ESCAPE = re.compile(rb"\\([0-7]{3})")
 # From <sys/mount.h>.
+_MNT_FORCE = 1
 _MNT_DETACH = 2
 _UMOUNT_NOFOLLOW = 8
 _DEAD = (errno.ENOTCONN, errno.ECONNABORTED)
@@ -39,6 +47,7 @@ class MountState(enum.Enum):
 
     FREE = "nothing is mounted"
     LIVE = "a mount of Backthen that answers"
+    SILENT = "a mount of Backthen that does not answer"
     STALE = "a mount of Backthen whose server has died"
     FOREIGN = "a mount of something else"
 
@@ -48,6 +57,7 @@ class MountLine:
     """One line of the mount table.
 
     Attributes:
+        id: its number, as the system has it elsewhere too.
         device: `major:minor`.
         mountpoint: where it is mounted, absolute.
         options: those of the mount itself, not of its file system.
@@ -55,6 +65,7 @@ class MountLine:
         file_system_options: those of the file system.
     """
 
+    id: int
     device: str
     mountpoint: Path
     options: frozenset[str]
@@ -71,6 +82,7 @@ def parse_mount_table(data: bytes) -> list[MountLine]:
         after = fields.index(b"-", 6)
         lines.append(
             MountLine(
+                id=int(fields[0]),
                 device=fields[2].decode(),
                 mountpoint=Path(os.fsdecode(_unescape(fields[4]))),
                 options=frozenset(fields[5].decode().split(",")),
@@ -88,15 +100,24 @@ def mounted_at(path: Path) -> MountLine | None:
 
 
 def mount_state(path: Path) -> MountState:
-    """What is at a path now."""
+    """What is at a path now; found out within a few seconds even where a mount does not answer."""
     line = mounted_at(path)
     if line is None:
         return MountState.FREE
     if line.file_system != FILE_SYSTEM_TYPE:
         return MountState.FOREIGN
+    found: list[MountState] = []
+    # A daemon: nobody waits for it at the end of this process.
+    probe = threading.Thread(target=lambda: found.append(_probe(line.mountpoint)), name="probe", daemon=True)
+    probe.start()
+    probe.join(PROBE_TIMEOUT_S)
+    return found[0] if found else MountState.SILENT
+
+
+def _probe(mountpoint: Path) -> MountState:
     try:
         # Opening is always asked of the server; attributes may come from the kernel's memory.
-        os.close(os.open(line.mountpoint, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+        os.close(os.open(mountpoint, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
     except OSError as error:
         return MountState.STALE if error.errno in _DEAD else MountState.LIVE
     return MountState.LIVE
@@ -116,9 +137,10 @@ def prepare_mountpoint(path: Path, *, repository_folder: Path | None = None) -> 
         UnusableMountpoint: it cannot be mounted at.
         MountBusy, MountRefused: the dead mount cannot be taken away.
     """
-    clean_stale(path)
     state = mount_state(path)
-    if state is not MountState.FREE:
+    if state is MountState.STALE:
+        clean_stale(path)
+    elif state is not MountState.FREE:
         raise UnusableMountpoint(
             f"{path} is taken: there is {state.value}", hint=f"Take it away first: backthen umount {path}"
         )
@@ -172,7 +194,8 @@ def unmount(path: Path, *, lazy: bool = False) -> None:
 
     Args:
         path: its mountpoint.
-        lazy: also when it is in use; those who use it keep what they have open.
+        lazy: also when it is in use; those who use it keep what they have open, unless it does not answer: then they
+            are told that it is gone.
 
     Raises:
         NotMounted: there is none.
@@ -185,7 +208,7 @@ def unmount(path: Path, *, lazy: bool = False) -> None:
         raise NotMounted(f"nothing is mounted at {path}")
     if state is MountState.FOREIGN:
         raise NotMounted(f"what is mounted at {path} is not Backthen's")
-    _detach(line.mountpoint, lazy=lazy or state is MountState.STALE)
+    _detach(line.mountpoint, lazy=lazy or state is MountState.STALE, is_forced=lazy and state is MountState.SILENT)
 
 
 def clean_stale(path: Path) -> bool:
@@ -213,13 +236,16 @@ def detach(mountpoint: Path) -> None:
     _detach(mountpoint, lazy=True)
 
 
-def _detach(mountpoint: Path, *, lazy: bool) -> None:
+def _detach(mountpoint: Path, *, lazy: bool, is_forced: bool = False) -> None:
     if os.geteuid() == 0:
         libc = ctypes.CDLL(None, use_errno=True)
-        if libc.umount2(os.fsencode(mountpoint), _UMOUNT_NOFOLLOW | (_MNT_DETACH if lazy else 0)) == 0:
+        flags = _UMOUNT_NOFOLLOW | (_MNT_DETACH if lazy else 0) | (_MNT_FORCE if is_forced else 0)
+        if libc.umount2(os.fsencode(mountpoint), flags) == 0:
             return
         number = ctypes.get_errno()
         _refuse(mountpoint, os.strerror(number), is_busy=number == errno.EBUSY)
+    if is_forced:
+        _abort_connection(mountpoint)
     command = ["fusermount3", "-u", *(["-z"] if lazy else []), "--", os.fspath(mountpoint)]
     try:
         done = subprocess.run(command, capture_output=True, timeout=FUSERMOUNT_TIMEOUT_S, check=False)
@@ -232,13 +258,37 @@ def _detach(mountpoint: Path, *, lazy: bool) -> None:
         _refuse(mountpoint, message, is_busy=os.strerror(errno.EBUSY) in message)
 
 
-def _refuse(mountpoint: Path, message: str, *, is_busy: bool) -> None:
-    if is_busy:
-        raise MountBusy(
-            f"{mountpoint} is busy: a program has a file or its working directory in it",
-            hint=f"Close it and try again; `fuser -vm {mountpoint}` names it.",
-        )
-    raise MountRefused(f"cannot unmount {mountpoint}: {message}")
+def _abort_connection(mountpoint: Path) -> None:
+    """Have the kernel answer what the server does not, where it lets an ordinary user say so."""
+    line = mounted_at(mountpoint)
+    if line is None:
+        return
+    try:
+        (_CONNECTIONS / line.device.partition(":")[2] / "abort").write_text("1\n")
+    except OSError as error:
+        _log.debug("what waits for the mount goes on waiting: %s", error)
+
+
+def _refuse(mountpoint: Path, message: str, *, is_busy: bool) -> NoReturn:
+    line = mounted_at(mountpoint)
+    if line is None or not is_busy:
+        raise MountRefused(f"cannot unmount {mountpoint}: {message}")
+    holders = find_holders(Held(line.id, line.device, mountpoint))
+    unseen = "" if os.geteuid() == 0 else " Programs of other users may use it too, and only root sees those."
+    raise MountBusy(
+        f"{mountpoint} is busy: {_who(mountpoint, holders)}",
+        hint=f"Close what uses it, or take it away all the same: `backthen umount --lazy {mountpoint}`.{unseen}",
+        holders=tuple(holders),
+    )
+
+
+def _who(mountpoint: Path, holders: list[Holder]) -> str:
+    named = [f"{name} (process {process}) {use}" for process, name, use in holders[:HOLDERS_NAMED_MAX]]
+    if len(holders) > HOLDERS_NAMED_MAX:
+        named.append(f"{len(holders) - HOLDERS_NAMED_MAX} more processes use it")
+    inside = [other.mountpoint for other in parse_mount_table(_MOUNT_TABLE.read_bytes())]
+    named += [f"something is mounted at {path}" for path in inside if mountpoint in path.parents]
+    return ", ".join(named) or "a program uses it that cannot be seen from here"
 
 
 def _canonical(path: Path, lines: dict[Path, MountLine]) -> Path:

@@ -69,7 +69,7 @@ from backthen.repository.maintenance import (
 )
 from backthen.repository.model.entry import Entry, EntryType
 from backthen.repository.model.records import Root, Statistics
-from backthen.repository.objects import BlobSource, NotInMemory
+from backthen.repository.objects import BlobSource, CacheUse, NotInMemory
 from backthen.repository.opening import (
     Client,
     Folders,
@@ -82,7 +82,7 @@ from backthen.repository.private import make_private_folder
 from backthen.repository.progress import Progress, Silent
 from backthen.repository.restore import Overwrite, RestoreReport, RestoreRequest, restore_tree
 from backthen.repository.source import ExclusionRules
-from backthen.repository.storage import Storage, open_storage
+from backthen.repository.storage import Storage, StorageState, open_storage
 from backthen.repository.times import parse_time
 
 __all__ = [
@@ -90,6 +90,7 @@ __all__ = [
     "AtTime",
     "BlobSource",
     "CacheError",
+    "CacheUse",
     "CheckReport",
     "CheckRequest",
     "Client",
@@ -141,6 +142,7 @@ __all__ = [
     "Statistics",
     "Storage",
     "StorageError",
+    "StorageState",
     "TamperedError",
     "TargetError",
     "UnionChild",

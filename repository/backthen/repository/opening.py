@@ -34,9 +34,9 @@ from backthen.repository.errors import (
 from backthen.repository.ids import RepositoryId
 from backthen.repository.index import LocalIndex
 from backthen.repository.model.records import ChunkerParameters, Configuration, SlotNote
-from backthen.repository.objects import BlobReader, refresh_index
+from backthen.repository.objects import BlobReader, CacheUse, refresh_index
 from backthen.repository.source import tag_cache
-from backthen.repository.storage import CONFIG_NAME, Storage, key_name
+from backthen.repository.storage import CONFIG_NAME, ObservedStorage, Storage, StorageState, key_name
 
 _log = logging.getLogger(__name__)
 _CHUNKER = ChunkerParameters(
@@ -117,7 +117,7 @@ class Repository:
             CacheError: the cache folder cannot be used.
         """
         name = header.repository_id.hex()
-        self.storage = storage
+        self.storage = storage = ObservedStorage(storage)
         self.header = header
         self.opened = opened
         self.client = client
@@ -157,6 +157,20 @@ class Repository:
     def location(self) -> str:
         """Where it is, for messages."""
         return self.storage.location
+
+    @property
+    def storage_state(self) -> StorageState:
+        """How the storage answers now."""
+        return self.storage.state
+
+    @property
+    def cache_uses(self) -> tuple[CacheUse, ...]:
+        """How full each of the caches in memory is."""
+        return self.blobs.cache_uses
+
+    def bound_caches(self, bytes_max: int) -> None:
+        """Let the caches in memory hold so many bytes in all; to be called before anything is read."""
+        self.blobs.bound_caches(bytes_max)
 
     def snapshots(self) -> list[SnapshotInfo]:
         """All snapshots in the order of the log, oldest first; reads from storage what is new.

@@ -1,4 +1,4 @@
-"""`backthen mount` and `backthen umount`: the past as a folder."""
+"""`backthen mount`: the past as a folder, now or at each login."""
 
 from __future__ import annotations
 
@@ -10,13 +10,16 @@ from typing import TYPE_CHECKING
 
 import click
 
+from backthen.cli.bookmarks import add_bookmark, bookmarks_path
 from backthen.cli.documents import print_document
-from backthen.cli.failures import ExitCode
-from backthen.cli.names import shown_text
+from backthen.cli.failures import ExitCode, UsageFailure
+from backthen.cli.names import shown_lines, shown_text
 from backthen.cli.notices import warn
 from backthen.cli.options import current_settings, global_options
+from backthen.cli.owners import parse_owner
 from backthen.cli.passwords import TRIES_MAX, Terminal, read_password
 from backthen.cli.paths import absolute_folder, local_folder
+from backthen.cli.quantities import parse_size, size_text
 from backthen.cli.selection import Narrowing, find_snapshot, narrowing_options, parse_reference
 from backthen.cli.session import find_locked, password_prompt, start_logging, unlock
 from backthen.cli.settings import Settings
@@ -26,7 +29,12 @@ if TYPE_CHECKING:
 
     from backthen.cli.daemon import Started
     from backthen.cli.reporting import Failure
+    from backthen.fsmount import MountOptions, Owner
+    from backthen.repository import Repository
 
+CACHE_BYTES_MIN = 8 << 20
+TIMEOUT_S_MIN = 2
+"""More than what is at hand without the storage may take."""
 _LOG_NAME_CHARACTERS_MAX = 100
 
 
@@ -40,6 +48,27 @@ class _Job:
     reference: str | None
     allow_other: bool
     driver: str | None
+    owner: Owner | None
+    cache_bytes: int | None
+    timeout_s: float | None
+    is_bookmarked: bool
+
+    @property
+    def arguments(self) -> list[str]:
+        """The options of `mount` that make it so once more, wherever it is called."""
+        narrowing, owner = self.narrowing, self.owner
+        values = {
+            "--snapshot": self.reference,
+            "--host": narrowing.host,
+            "--path": None if narrowing.path is None else os.fsdecode(narrowing.path),
+            "--driver": self.driver,
+            "--owner": None if owner is None else f"{owner.uid}:{owner.gid}",
+            "--cache-size": None if self.cache_bytes is None else str(self.cache_bytes),
+            "--timeout": None if self.timeout_s is None else f"{self.timeout_s:g}",
+        }
+        words = [word for option, value in values.items() if value is not None for word in (option, value)]
+        words += [word for tag in narrowing.tags for word in ("--tag", tag)]
+        return [*words, "--allow-other"] if self.allow_other else words
 
 
 @click.command()
@@ -52,6 +81,18 @@ class _Job:
     type=click.Choice(["libfuse3", "pyfuse3", "refuse"]),
     help="What to mount with, in place of this platform's own.",
 )
+@click.option("--owner", metavar="OWNER", help="Let all files belong to `me`, to USER[:GROUP] or to UID:GID.")
+@click.option("--cache-size", metavar="SIZE", help="Hold so much in memory: `200M`, for example.")
+@click.option(
+    "--timeout",
+    "timeout_s",
+    type=click.FloatRange(min=TIMEOUT_S_MIN),
+    metavar="SECONDS",
+    help="Let nobody wait longer for the storage. [30]",
+)
+@click.option("--bookmark", is_flag=True, help="Put it beside the other places in file managers.")
+@click.option("--install", is_flag=True, help="Mount it now, and by systemd at each login from now on.")
+@click.option("--uninstall", is_flag=True, help="Unmount it, and do not mount it at login any more.")
 @narrowing_options
 @global_options()
 def mount(
@@ -61,41 +102,37 @@ def mount(
     foreground: bool,
     allow_other: bool,
     driver: str | None,
+    owner: str | None,
+    cache_size: str | None,
+    timeout_s: float | None,
+    bookmark: bool,
+    install: bool,
+    uninstall: bool,
 ) -> ExitCode:
     """Show all snapshots as a read-only folder at MOUNTPOINT.
 
     Comes back once the folder can be used, and serves on in the background.
     """
-    from backthen.fsmount import prepare_mountpoint
-
+    if foreground + install + uninstall > 1:
+        raise UsageFailure("--foreground, --install and --uninstall exclude each other", hint="Give one of them.")
     settings = current_settings()
     start_logging(settings)
     folder = absolute_folder(mountpoint)
-    prepare_mountpoint(folder, repository_folder=local_folder(settings.location))
-    find_locked(settings)
-    job = _Job(settings, folder, narrowing, reference, allow_other, driver)
-    password = read_password(settings.password, password_prompt(settings))
-    if foreground:
-        return _serve_here(job, password)
-    return _serve_in_background(job, password)
-
-
-@click.command()
-@click.argument("mountpoint")
-@global_options()
-def umount(mountpoint: str) -> ExitCode:
-    """Take a mount away, also one whose process has died."""
-    from backthen.fsmount import unmount
-
-    settings = current_settings()
-    start_logging(settings)
-    folder = absolute_folder(mountpoint)
-    unmount(folder)
-    if settings.json:
-        print_document({"mountpoint": str(folder)})
-    elif not settings.quiet:
-        print(f"Unmounted {shown_text(str(folder))}")
-    return ExitCode.DONE
+    if uninstall:
+        return _uninstall(settings, folder)
+    job = _Job(
+        settings=settings,
+        mountpoint=folder,
+        narrowing=narrowing,
+        reference=reference,
+        allow_other=allow_other,
+        driver=driver,
+        owner=None if owner is None else parse_owner(owner),
+        cache_bytes=None if cache_size is None else _parse_cache_size(cache_size),
+        timeout_s=timeout_s,
+        is_bookmarked=bookmark,
+    )
+    return _install(job) if install else _mount(job, is_foreground=foreground)
 
 
 def log_path(logs: Path, mountpoint: Path) -> Path:
@@ -104,26 +141,104 @@ def log_path(logs: Path, mountpoint: Path) -> Path:
     return logs / f"mount-{name[-_LOG_NAME_CHARACTERS_MAX:]}.log"
 
 
+def _parse_cache_size(text: str) -> int:
+    size_bytes = parse_size(text)
+    if size_bytes is None or size_bytes < CACHE_BYTES_MIN:
+        raise UsageFailure(
+            f"--cache-size: '{shown_text(text)}' is not a size of {size_text(CACHE_BYTES_MIN)} or more",
+            hint="Give a number of bytes, or one with a unit: `200M`.",
+        )
+    return size_bytes
+
+
+def _mount(job: _Job, *, is_foreground: bool) -> ExitCode:
+    from backthen.fsmount import prepare_mountpoint
+
+    prepare_mountpoint(job.mountpoint, repository_folder=local_folder(job.settings.location))
+    find_locked(job.settings)
+    password = read_password(job.settings.password, password_prompt(job.settings))
+    return _serve_here(job, password) if is_foreground else _serve_in_background(job, password)
+
+
+def _install(job: _Job) -> ExitCode:
+    from backthen.cli.login import check_unattended, install_login_mount
+    from backthen.fsmount import MountState, mount_state, prepare_mountpoint
+
+    settings = job.settings
+    check_unattended(settings.password)
+    # What is mounted by hand stays as it is until the next login.
+    is_free = mount_state(job.mountpoint) is not MountState.LIVE
+    if is_free:
+        prepare_mountpoint(job.mountpoint, repository_folder=local_folder(settings.location))
+    password = read_password(settings.password, "")
+    with unlock(find_locked(settings), settings, password, tries=1) as repository:
+        _options(job, repository)
+    installed = install_login_mount(settings, job.mountpoint, job.arguments, may_start=is_free)
+    if settings.json:
+        started = {"unit": str(installed.unit), "started": installed.is_started}
+        print_document({"mountpoint": str(job.mountpoint), **started})
+    elif not settings.quiet:
+        print(f"Installed {shown_text(str(installed.unit))}")
+        place = shown_text(str(job.mountpoint))
+        print(f"Mounted at {place}, now and at each login" if installed.is_started else f"{place} is mounted at login")
+    _bookmark_if_wanted(job)
+    return ExitCode.DONE
+
+
+def _uninstall(settings: Settings, mountpoint: Path) -> ExitCode:
+    from backthen.cli.login import uninstall_login_mount
+
+    unit = uninstall_login_mount(mountpoint)
+    if settings.json:
+        print_document({"mountpoint": str(mountpoint), "unit": str(unit)})
+    elif not settings.quiet:
+        print(f"Removed {shown_text(str(unit))}")
+    return ExitCode.DONE
+
+
+def _options(job: _Job, repository: Repository) -> MountOptions:
+    from backthen.fsmount import REQUEST_DEADLINE_S, Driver, MountOptions
+
+    chosen = None
+    if job.reference is not None:
+        wanted = parse_reference(job.reference)
+        chosen = (find_snapshot(repository, job.narrowing, wanted.snapshot), wanted.path or b"")
+    return MountOptions(
+        allow_other=job.allow_other,
+        snapshot=chosen,
+        repository_folder=local_folder(job.settings.location),
+        driver=None if job.driver is None else Driver(job.driver),
+        owner=job.owner,
+        request_deadline_s=job.timeout_s or REQUEST_DEADLINE_S,
+    )
+
+
 def _serve(job: _Job, password: bytes, ready: Callable[[], None]) -> None:
-    from backthen.fsmount import Driver, MountOptions, serve
+    from backthen.fsmount import serve
 
     # Found here once more: what was opened before the fork is not used after it.
     with unlock(find_locked(job.settings), job.settings, password, tries=1) as repository:
-        chosen = None
-        if job.reference is not None:
-            wanted = parse_reference(job.reference)
-            chosen = (find_snapshot(repository, job.narrowing, wanted.snapshot), wanted.path or b"")
-        options = MountOptions(
-            allow_other=job.allow_other,
-            snapshot=chosen,
-            repository_folder=local_folder(job.settings.location),
-            driver=None if job.driver is None else Driver(job.driver),
-        )
-        serve(repository, job.mountpoint, options, ready)
+        if job.cache_bytes is not None:
+            repository.bound_caches(job.cache_bytes)
+        serve(repository, job.mountpoint, _options(job, repository), ready)
+
+
+def _bookmark_if_wanted(job: _Job) -> None:
+    if not job.is_bookmarked:
+        return
+    path = bookmarks_path()
+    try:
+        add_bookmark(path, job.mountpoint)
+    except OSError as error:
+        warn(f"the bookmark could not be written to {shown_text(str(path))}: {error.strerror}")
 
 
 def _serve_here(job: _Job, password: bytes) -> ExitCode:
+    from backthen.cli.readiness import tell_service_manager
+
     def tell_ready() -> None:
+        tell_service_manager(os.environ)
+        _bookmark_if_wanted(job)
         if job.settings.json:
             print_document({"mountpoint": str(job.mountpoint), "pid": os.getpid(), "log": None})
         elif not job.settings.quiet:
@@ -148,7 +263,8 @@ def _serve_in_background(job: _Job, password: bytes) -> ExitCode:
     if not isinstance(result, Started):
         tell(result, as_json=job.settings.json)
         return result.code
-    _tell_mounted(job, result.pid, log)
+    _tell_mounted(job, result)
+    _bookmark_if_wanted(job)
     return ExitCode.DONE
 
 
@@ -171,10 +287,12 @@ def _may_try_again(settings: Settings, failure: Failure) -> bool:
     return failure.code == ExitCode.WRONG_PASSWORD and isinstance(settings.password, Terminal)
 
 
-def _tell_mounted(job: _Job, pid: int, log: Path) -> None:
-    place = shown_text(str(job.mountpoint))
+def _tell_mounted(job: _Job, started: Started) -> None:
+    place, log = shown_text(str(job.mountpoint)), None if started.log is None else str(started.log)
+    for message in () if job.settings.quiet else started.warnings:
+        warn(shown_lines(message))
     if job.settings.json:
-        print_document({"mountpoint": str(job.mountpoint), "pid": pid, "log": str(log)})
+        print_document({"mountpoint": str(job.mountpoint), "pid": started.pid, "log": log})
     elif not job.settings.quiet:
-        print(f"Mounted at {place} (process {pid}, log {shown_text(str(log))})")
+        print(f"Mounted at {place} (process {started.pid}, {'no log' if log is None else f'log {shown_text(log)}'})")
         print(f"Unmount it with: backthen umount {place}")

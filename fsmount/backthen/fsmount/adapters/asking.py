@@ -11,11 +11,9 @@ from collections.abc import Callable
 from concurrent.futures import Future, wait
 from typing import Concatenate, ParamSpec, TypeVar
 
-from backthen.fsmount.view import StorageUnavailable, View
+from backthen.fsmount.view import REQUEST_DEADLINE_S, View
 from backthen.repository import BlobSource, NotInMemory, monotonic_ns
 
-REQUEST_DEADLINE_S = 30.0
-"""Below what `fs.fuse.max_request_timeout` is set to where it is set, after which Linux aborts the whole mount."""
 WAITING_MAX = 16
 """Requests that wait for the storage at one time. Further ones wait for them, each inside its own deadline."""
 
@@ -48,7 +46,8 @@ class Asking:
             return self._wait_for(lambda: ask(self._view.source, *args, **kwargs))
 
     def _wait_for(self, run: Callable[[], _R]) -> _R:
-        deadline_ns = monotonic_ns() + int(self._deadline_s * _NS_PER_S)
+        patience_s = self._view.patience_s(self._deadline_s)
+        deadline_ns = monotonic_ns() + int(patience_s * _NS_PER_S)
         answer: Future[_R] = Future()
 
         def work() -> None:
@@ -59,9 +58,9 @@ class Asking:
             finally:
                 self._slots.release()
 
-        if self._slots.acquire(timeout=self._deadline_s):
+        if self._slots.acquire(timeout=patience_s):
             threading.Thread(target=work, name="waiting for the storage", daemon=True).start()
             wait([answer], timeout=max(deadline_ns - monotonic_ns(), 0) / _NS_PER_S)
         if not answer.done():
-            raise StorageUnavailable(f"a request was not answered by the storage within {self._deadline_s:g} s")
+            raise self._view.give_up()
         return answer.result()

@@ -11,9 +11,9 @@ import os
 from typing import Protocol
 
 from backthen.fsmount.adapters import fuse_protocol as protocol
-from backthen.fsmount.adapters.asking import REQUEST_DEADLINE_S
+from backthen.fsmount.adapters.reports import Reports
 from backthen.fsmount.adapters.waiting import Answer, Waiting
-from backthen.fsmount.view import View
+from backthen.fsmount.view import REQUEST_DEADLINE_S, View
 from backthen.repository import BlobSource, NotInMemory
 
 _UNANSWERED = frozenset((protocol.Opcode.FORGET, protocol.Opcode.BATCH_FORGET))
@@ -61,11 +61,12 @@ class Connection:
             deadline_s: how many seconds a request may take.
         """
         self._descriptor = descriptor
+        self._view = view
         self._near = view.near
         self._source = view.source
         self._answer = answer
-        self._deadline_s = deadline_s
-        self._waiting = Waiting(self._give_up, deadline_s=deadline_s)
+        self._reports = Reports()
+        self._waiting = Waiting(self._give_up, lambda: view.patience_s(deadline_s))
 
     def serve(self) -> None:
         """Answer requests until the mount is taken away, or the connection is severed.
@@ -115,7 +116,7 @@ class Connection:
         return lambda: self._reply(request, payload)
 
     def _give_up(self, request: int) -> None:
-        _log.warning("a request was not answered by the storage within %g s", self._deadline_s)
+        self._reports.report(self._view.give_up())
         self._refuse(request, errno.EIO)
 
     def _reply(self, request: int, payload: Payload) -> None:

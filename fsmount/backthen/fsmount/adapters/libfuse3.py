@@ -210,7 +210,8 @@ class Adapter:
         (flags,) = protocol.FLAGS.unpack_from(body)
         if flags & WRITING:
             self.refuse_change(source, number, body)
-        return protocol.opened(self._files.add(self._view.open_file(source, number)), protocol.KEEP_CACHE)
+        file = self._view.open_file(source, number)
+        return protocol.opened(self._files.add(file), protocol.KEEP_CACHE if file.is_lasting else 0)
 
     def read(self, source: BlobSource, number: int, body: bytes) -> Payload:
         """Bytes of a file."""
@@ -260,7 +261,13 @@ def _fitting(value: bytes, body: bytes) -> bytes:
 
 
 def serve_view(
-    view: View, mountpoint: Path, *, allow_other: bool, mounted: Callable[[], None], ready: Callable[[], None]
+    view: View,
+    mountpoint: Path,
+    *,
+    allow_other: bool,
+    request_deadline_s: float,
+    mounted: Callable[[], None],
+    ready: Callable[[], None],
 ) -> None:
     """Mount a view and serve it until it is unmounted or the process is told to stop by SIGINT, SIGTERM or SIGHUP.
 
@@ -270,6 +277,7 @@ def serve_view(
         view: what to show.
         mountpoint: an empty directory.
         allow_other: let other users in.
+        request_deadline_s: how many seconds a request may take.
         mounted: called when the mount is there but not answering yet; when it raises, the mount is taken away.
         ready: called when requests are answered.
 
@@ -282,7 +290,8 @@ def serve_view(
     is_announced = False
     with events.told_by_signals():
         session = Session(library, mountpoint, mount_options(allow_other=allow_other))
-        serving = _Serving(Connection(session.descriptor, view, adapter.answer), events)
+        connection = Connection(session.descriptor, view, adapter.answer, deadline_s=request_deadline_s)
+        serving = _Serving(connection, events)
         try:
             mounted()
             serving.start()

@@ -39,7 +39,6 @@ from pyfuse3 import (
     XAttrNameT,
 )
 
-from backthen.fsmount.adapters.asking import REQUEST_DEADLINE_S
 from backthen.fsmount.adapters.device import MESSAGE_BYTES_MAX, open_mounted_device, with_kept_symlinks
 from backthen.fsmount.adapters.libfuse import (
     CHANGING_S,
@@ -53,6 +52,7 @@ from backthen.fsmount.adapters.libfuse import (
 from backthen.fsmount.adapters.reports import Reports
 from backthen.fsmount.mounting import clean_stale
 from backthen.fsmount.view import (
+    REQUEST_DEADLINE_S,
     ROOT_NUMBER,
     Attributes,
     Listed,
@@ -271,7 +271,7 @@ class Adapter(pyfuse3.Operations):
         if flags & WRITING:
             self._refuse_change()
         file = await self._answer(self._view.open_file, inode)
-        return FileInfo(fh=FileHandleT(self._files.add(file)), keep_cache=True)
+        return FileInfo(fh=FileHandleT(self._files.add(file)), keep_cache=file.is_lasting)
 
     async def read(self, fh: FileHandleT, off: int, size: int) -> bytes | memoryview:  # type: ignore[override]
         """Bytes of a file. pyfuse3 takes any buffer; copying a view of one would cost as much as finding it."""
@@ -391,17 +391,22 @@ class Adapter(pyfuse3.Operations):
         def run() -> _R:
             return ask(self._view.source, *args, **kwargs)
 
-        with self.turn.passed_on(), trio.move_on_after(self._deadline_s):
+        with self.turn.passed_on(), trio.move_on_after(self._view.patience_s(self._deadline_s)):
             return await trio.to_thread.run_sync(run, abandon_on_cancel=True, limiter=self._limiter)
-        _log.warning("a request was not answered by the storage within %g s", self._deadline_s)
-        raise FUSEError(errno.EIO)
+        raise self._view.give_up()
 
     def _refuse_change(self) -> NoReturn:
         raise FUSEError(REFUSALS[ReadOnly])
 
 
 def serve_view(
-    view: View, mountpoint: Path, *, allow_other: bool, mounted: Callable[[], None], ready: Callable[[], None]
+    view: View,
+    mountpoint: Path,
+    *,
+    allow_other: bool,
+    request_deadline_s: float,
+    mounted: Callable[[], None],
+    ready: Callable[[], None],
 ) -> None:
     """Mount a view and serve it until it is unmounted or the process is told to stop by SIGINT, SIGTERM or SIGHUP.
 
@@ -411,6 +416,7 @@ def serve_view(
         view: what to show.
         mountpoint: an empty directory.
         allow_other: let other users in.
+        request_deadline_s: how many seconds a request may take.
         mounted: called when the mount is there but not answering yet; when it raises, the mount is taken away.
         ready: called when requests are answered.
 
@@ -418,7 +424,7 @@ def serve_view(
         MountRefused: the operating system did not make the mount.
     """
     device = open_mounted_device(mountpoint, mount_options(allow_other=allow_other))
-    adapter = Adapter(view, enable_acl=allow_other)
+    adapter = Adapter(view, enable_acl=allow_other, request_deadline_s=request_deadline_s)
     try:
         mounted()
         _connect(adapter, device)

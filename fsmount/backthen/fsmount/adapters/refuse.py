@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Concatenate, NoReturn, ParamSpec, Protocol, TypeVar, cast
 
-from backthen.fsmount.adapters.asking import REQUEST_DEADLINE_S, Asking
+from backthen.fsmount.adapters.asking import Asking
 from backthen.fsmount.adapters.events import ENDED, INITIALISED, Events
 from backthen.fsmount.adapters.libfuse import (
     CHANGING_S,
@@ -39,6 +39,7 @@ from backthen.fsmount.adapters.reports import Reports
 from backthen.fsmount.errors import MountError, MountRefused
 from backthen.fsmount.mounting import detach
 from backthen.fsmount.view import (
+    REQUEST_DEADLINE_S,
     Attributes,
     NoSuchAttribute,
     OpenDirectory,
@@ -228,7 +229,13 @@ def _library() -> tuple[_Library, type[Adapter]]:
 
 
 def serve_view(
-    view: View, mountpoint: Path, *, allow_other: bool, mounted: Callable[[], None], ready: Callable[[], None]
+    view: View,
+    mountpoint: Path,
+    *,
+    allow_other: bool,
+    request_deadline_s: float,
+    mounted: Callable[[], None],
+    ready: Callable[[], None],
 ) -> None:
     """Mount a view and serve it until it is unmounted or the process is told to stop by SIGINT, SIGTERM or SIGHUP.
 
@@ -239,6 +246,7 @@ def serve_view(
         view: what to show.
         mountpoint: an empty directory.
         allow_other: let other users in.
+        request_deadline_s: how many seconds a request may take.
         mounted: called when the mount is there but not answering yet; when it raises, the mount is taken away.
         ready: called when requests are answered.
 
@@ -248,7 +256,12 @@ def serve_view(
     library, adapter_type = _library()
     _log.info("mounting with %s", library.__name__)
     events = Events()
-    adapter = adapter_type(view, allow_other=allow_other, initialised=lambda: events.tell(INITIALISED))
+    adapter = adapter_type(
+        view,
+        allow_other=allow_other,
+        initialised=lambda: events.tell(INITIALISED),
+        request_deadline_s=request_deadline_s,
+    )
     failures: list[str] = []
 
     def run() -> None:

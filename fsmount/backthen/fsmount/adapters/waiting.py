@@ -24,17 +24,18 @@ Answer = Callable[[], None]
 class Waiting:
     """The requests that wait for the storage. Safe to use from several threads."""
 
-    def __init__(self, give_up: Callable[[int], None], *, deadline_s: float) -> None:
+    def __init__(self, give_up: Callable[[int], None], patience_s: Callable[[], float]) -> None:
         """Begin with none.
 
         Args:
             give_up: answers the request of a number whose deadline has passed.
-            deadline_s: how many seconds a request may take.
+            patience_s: how many seconds the next request may take.
         """
         self._give_up = give_up
-        self._deadline_ns = int(deadline_s * _NS_PER_S)
-        # When each request is due. The time given is the same for all, so the first is due first.
+        self._patience_s = patience_s
         self._due_ns: dict[int, int] = {}
+        # The watch looks again by then, or when it is told to.
+        self._watched_ns = 0
         self._changed = threading.Condition()
         self._places = threading.BoundedSemaphore(WAITING_MAX)
         self._queue: SimpleQueue[tuple[int, Callable[[], Answer]] | None] = SimpleQueue()
@@ -51,9 +52,10 @@ class Waiting:
             ask: waits for what is needed and gives what answers, which is called unless the request was given up.
         """
         self._places.acquire()
+        due_ns = monotonic_ns() + int(self._patience_s() * _NS_PER_S)
         with self._changed:
-            self._due_ns[request] = monotonic_ns() + self._deadline_ns
-            if len(self._due_ns) == 1:
+            self._due_ns[request] = due_ns
+            if len(self._due_ns) == 1 or due_ns < self._watched_ns:
                 self._changed.notify()
             self._in_work += 1
             # Each thread has memory of its own, so there are no more than are needed.
@@ -100,8 +102,9 @@ class Waiting:
                 if not self._due_ns:
                     self._changed.wait()
                     continue
-                request, due_ns = next(iter(self._due_ns.items()))
-                left_ns = due_ns - monotonic_ns()
+                request = min(self._due_ns, key=self._due_ns.__getitem__)
+                self._watched_ns = self._due_ns[request]
+                left_ns = self._watched_ns - monotonic_ns()
                 if left_ns <= 0:
                     return request
                 self._changed.wait(left_ns / _NS_PER_S)

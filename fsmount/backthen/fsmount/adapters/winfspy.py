@@ -31,12 +31,13 @@ from winfspy import (
 )
 from winfspy.plumbing import NTSTATUS, SecurityDescriptor, ffi, lib, nt_success
 
-from backthen.fsmount.adapters.asking import REQUEST_DEADLINE_S, Asking
+from backthen.fsmount.adapters.asking import Asking
 from backthen.fsmount.adapters.reports import Reports
 from backthen.fsmount.adapters.windows_records import reparse_tag
 from backthen.fsmount.adapters.windows_view import Info, NoSuchWay, Opened, SymlinkOnTheWay, WindowsView
 from backthen.fsmount.errors import MountRefused
 from backthen.fsmount.view import (
+    REQUEST_DEADLINE_S,
     DamagedContent,
     Gone,
     NoSuchAttribute,
@@ -253,7 +254,13 @@ class Operations(BaseFileSystemOperations):  # type: ignore[misc]
 
 
 def serve_view(
-    view: View, mountpoint: Path, *, allow_other: bool, mounted: Callable[[], None], ready: Callable[[], None]
+    view: View,
+    mountpoint: Path,
+    *,
+    allow_other: bool,
+    request_deadline_s: float,
+    mounted: Callable[[], None],
+    ready: Callable[[], None],
 ) -> None:
     """Mount a view and serve it until the process is told to stop by Ctrl-C, Ctrl-Break or SIGTERM.
 
@@ -261,13 +268,16 @@ def serve_view(
         view: what to show.
         mountpoint: a drive that is free (`X:`), or a directory that does not exist.
         allow_other: let other users in.
+        request_deadline_s: how many seconds a request may take.
         mounted: called when the mount answers; when it raises, the mount is taken away.
         ready: called after that.
 
     Raises:
         MountRefused: WinFsp did not make the mount.
     """
-    operations = Operations(view, reader=current_user_sid(), allow_other=allow_other)
+    operations = Operations(
+        view, reader=current_user_sid(), allow_other=allow_other, request_deadline_s=request_deadline_s
+    )
     try:
         file_system = FileSystem(str(mountpoint), operations, **_volume_parameters(mountpoint))
     except WinFSPyError as error:

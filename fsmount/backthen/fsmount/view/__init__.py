@@ -6,6 +6,7 @@ event loop.
 
 from __future__ import annotations
 
+from backthen.fsmount.view.activity import REQUEST_DEADLINE_S
 from backthen.fsmount.view.attributes import Attributes, Listed, Owner
 from backthen.fsmount.view.errors import (
     DamagedContent,
@@ -20,11 +21,13 @@ from backthen.fsmount.view.errors import (
     UnreadAtBackup,
     ViewError,
 )
-from backthen.fsmount.view.filesystem import Capacity, OpenDirectory, OpenFile, View, history_view, tree_view
+from backthen.fsmount.view.filesystem import Capacity, OpenDirectory, OpenFile, Showing, View, history_view, tree_view
 from backthen.fsmount.view.history import Blobs, History
 from backthen.fsmount.view.numbers import ROOT_NUMBER
+from backthen.fsmount.view.status import Serving
 
 __all__ = [
+    "REQUEST_DEADLINE_S",
     "ROOT_NUMBER",
     "Attributes",
     "Blobs",
@@ -42,6 +45,8 @@ __all__ = [
     "OpenFile",
     "Owner",
     "ReadOnly",
+    "Serving",
+    "Showing",
     "StorageUnavailable",
     "UnreadAtBackup",
     "View",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import stat
+from collections.abc import Callable
 from typing import NamedTuple
 
 from backthen.repository import Entry, EntryType
@@ -85,6 +86,31 @@ def entry_attributes(entry: Entry, number: int) -> Attributes:
 _DIRECTORY = int(EntryType.DIRECTORY)
 
 
+Describe = Callable[[Entry, int], Attributes]
+"""Gives the attributes of an entry that has a number."""
+
+ACL_NAMES = frozenset({b"system.posix_acl_access", b"system.posix_acl_default"})
+
+
+def owned_by(owner: Owner) -> Describe:
+    """Lets every entry belong to one owner, for snapshots of a machine whose ids mean nothing on this one.
+
+    An ACL names others by such ids, so it must not be shown; the group's bits are its mask then, no longer what the
+    group may do, and nobody is to gain by it.
+    """
+
+    def describe(entry: Entry, number: int) -> Attributes:
+        found = entry_attributes(entry, number)
+        mode = found.mode & ~stat.S_IRWXG if _may_have_acl(entry) else found.mode
+        return found._replace(mode=mode, uid=owner.uid, gid=owner.gid)
+
+    return describe
+
+
+def _may_have_acl(entry: Entry) -> bool:
+    return entry.xattr_blob is not None or any(name in ACL_NAMES for name, _ in entry.xattrs)
+
+
 def virtual_directory_attributes(number: int, owner: Owner, mtime_ns: int) -> Attributes:
     """The attributes of a directory that is in no snapshot."""
     return Attributes(number, stat.S_IFDIR | 0o555, 1, owner.uid, owner.gid, 0, 0, mtime_ns, mtime_ns)
@@ -93,3 +119,8 @@ def virtual_directory_attributes(number: int, owner: Owner, mtime_ns: int) -> At
 def virtual_symlink_attributes(number: int, owner: Owner, mtime_ns: int, target: bytes) -> Attributes:
     """The attributes of a symlink that is in no snapshot."""
     return Attributes(number, stat.S_IFLNK | 0o777, 1, owner.uid, owner.gid, len(target), 0, mtime_ns, mtime_ns)
+
+
+def status_attributes(number: int, owner: Owner, time_ns: int, size: int) -> Attributes:
+    """The attributes of the file that says how the mount fares; for its owner alone, since it says where things are."""
+    return Attributes(number, stat.S_IFREG | 0o400, 1, owner.uid, owner.gid, size, 0, time_ns, time_ns)

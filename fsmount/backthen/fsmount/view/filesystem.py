@@ -9,13 +9,24 @@ one, in a thread that may wait.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import tzinfo
 from functools import wraps
 from typing import Concatenate, NamedTuple, ParamSpec, TypeVar
 
+from backthen.fsmount.view.activity import Activity
 from backthen.fsmount.view.at import At, Times, group_by_host
-from backthen.fsmount.view.attributes import Attributes, Listed, Owner, entry_attributes
+from backthen.fsmount.view.attributes import (
+    ACL_NAMES,
+    Attributes,
+    Describe,
+    Listed,
+    Owner,
+    entry_attributes,
+    owned_by,
+    status_attributes,
+)
 from backthen.fsmount.view.capacity import StoredBytes
 from backthen.fsmount.view.errors import (
     DamagedContent,
@@ -34,13 +45,15 @@ from backthen.fsmount.view.layout import (
     Maker,
     Place,
     ShownSnapshot,
+    VirtualFile,
     VirtualSymlink,
     is_lasting,
     tree_layout,
 )
 from backthen.fsmount.view.listing import FixedLayout, FollowingLayout, Layouts
-from backthen.fsmount.view.numbers import ROOT_NUMBER, VIRTUAL_START
+from backthen.fsmount.view.numbers import ROOT_NUMBER, STATUS_NUMBER, VIRTUAL_START
 from backthen.fsmount.view.recent import Recent
+from backthen.fsmount.view.status import NOBODY, STATUS_NAME, Figures, Serving, status_text
 from backthen.fsmount.view.story import STORY_PREFIX, tell_story
 from backthen.fsmount.view.versions import Versions
 from backthen.repository import (
@@ -65,6 +78,26 @@ _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
 
+class Showing(NamedTuple):
+    """How a view is shown.
+
+    Attributes:
+        owner: to whom everything in the snapshots seems to belong; None for its own owners.
+        serving: who serves the view.
+    """
+
+    owner: Owner | None = None
+    serving: Serving = NOBODY
+
+    @property
+    def describe(self) -> Describe:
+        """What gives the attributes of the snapshots' entries."""
+        return entry_attributes if self.owner is None else owned_by(self.owner)
+
+
+AS_SAVED = Showing()
+
+
 class Capacity(NamedTuple):
     """How large the file system is: bytes in storage, and how many inodes it shows."""
 
@@ -82,26 +115,43 @@ class OpenDirectory:
 
 @dataclass(frozen=True, slots=True)
 class OpenFile:
-    """A file being read."""
+    """A file being read.
 
-    node: Node
+    Attributes:
+        node: a file of a snapshot, or None.
+        text: what any other file holds; it stays as it was at the opening.
+    """
+
+    node: Node | None
+    text: bytes = b""
+
+    @property
+    def is_lasting(self) -> bool:
+        """Whether the content is the same at every opening."""
+        return self.node is not None
 
 
 def _with_meaning(
     method: Callable[Concatenate[View, BlobSource, _P], _R],
 ) -> Callable[Concatenate[View, BlobSource, _P], _R]:
-    """Let a method's repository errors leave it as what they mean to a reader."""
+    """Count what a method is asked, and let repository errors leave it as what they mean to a reader."""
+    request = method.__name__.replace("_", " ")
 
     @wraps(method)
     def call(self: View, source: BlobSource, /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
         try:
-            return method(self, source, *args, **kwargs)
-        except DamageError as error:
-            raise DamagedContent(str(error)) from error
+            if source is self.near:
+                answer = method(self, source, *args, **kwargs)
+                self.activity.from_memory += 1
+                return answer
+            with self.activity.waiting(request):
+                return method(self, source, *args, **kwargs)
         except PathNotFound as error:
             raise Gone(str(error)) from error
         except RepositoryError as error:
-            raise StorageUnavailable(str(error)) from error
+            self.activity.failed += 1
+            meaning = DamagedContent if isinstance(error, DamageError) else StorageUnavailable
+            raise meaning(str(error)) from error
 
     return call
 
@@ -113,12 +163,29 @@ class View:
         NotInMemory: the near source was given, and something that is not in memory is needed.
         Gone: the snapshot that the number belonged to is not shown any more.
         DamagedContent, StorageUnavailable: what is needed cannot be had.
+
+    Attributes:
+        activity: what it is asked, and how that goes.
     """
 
-    def __init__(self, history: History, layouts: Layouts, monotonic_ns: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        history: History,
+        layouts: Layouts,
+        monotonic_ns: Callable[[], int],
+        owner: Owner,
+        showing: Showing,
+        now_ns: Callable[[], int],
+    ) -> None:
+        self._history = history
         self._layouts = layouts
+        self._monotonic_ns = monotonic_ns
+        self._now_ns = now_ns
+        self._owner = owner
+        self._showing = showing
         self._recent: Recent[Located] = Recent(RECENT_NODES)
         self._stored_bytes = StoredBytes(history.stored_bytes, monotonic_ns)
+        self.activity = Activity(lambda: history.storage_state, monotonic_ns)
         self.near = history.blobs.near
         self.source = history.blobs.source
 
@@ -142,12 +209,14 @@ class View:
             NotFound: it has no child of that name.
             NotADirectory: it is none.
         """
+        if directory == ROOT_NUMBER and name == STATUS_NAME:
+            return self._lookup_status(source)
         if self._layouts.known.never_has(directory, name):
             raise NotFound(f"no {name!r}")
         place = self._locate(source, directory)
         if isinstance(place, Located):
             return self._lookup_entry(source, place, name)
-        if isinstance(place, VirtualSymlink):
+        if isinstance(place, VirtualFile | VirtualSymlink):
             raise NotADirectory(f"{directory} is not a directory")
         found = place.lookup(name)
         if found is None:
@@ -163,14 +232,14 @@ class View:
             UnreadAtBackup: what it held is not known.
         """
         place = self._locate(source, number)
-        if isinstance(place, VirtualSymlink) or (isinstance(place, Located) and not place.node.entry.is_directory):
+        if isinstance(place, Located):
+            return self._open_entry(place)
+        if isinstance(place, VirtualFile | VirtualSymlink):
             raise NotADirectory(f"{number} is not a directory")
-        if not isinstance(place, Located):
-            return OpenDirectory(None, place.listing())
-        entry = place.node.entry
-        if entry.error and not entry.below:
-            raise UnreadAtBackup(f"folder with inode number {number} was not saved: {entry.error}")
-        return OpenDirectory(place)
+        listing = place.listing()
+        if number == ROOT_NUMBER:
+            listing = [*listing, Listed(STATUS_NAME, self._status().attributes, len(listing) + 1)]
+        return OpenDirectory(None, listing)
 
     @_with_meaning
     def read_directory(self, source: BlobSource, directory: OpenDirectory, after: int) -> list[Listed]:
@@ -182,12 +251,12 @@ class View:
             return list(directory.frozen[after : after + LISTED_MAX])
         snapshot, node = directory.located
         listed: list[Listed] = []
-        remember, base, start = self._recent.put, snapshot.base, node.position
+        remember, base, start, describe = self._recent.put, snapshot.base, node.position, snapshot.describe
         try:
             for child in snapshot.tree.children(source, node, after=after):
                 place, position, name, entry = child
                 number = base + position
-                listed.append(Listed(name, entry_attributes(entry, number), place - start))
+                listed.append(Listed(name, describe(entry, number), place - start))
                 remember(number, Located(snapshot, child))
                 if len(listed) == LISTED_MAX:
                     break
@@ -205,6 +274,8 @@ class View:
             UnreadAtBackup: its content was not saved.
         """
         place = self._locate(source, number)
+        if isinstance(place, VirtualFile):
+            return OpenFile(None, place.text())
         if not isinstance(place, Located):
             raise NotAFile(f"{number} is not a file")
         entry = place.node.entry
@@ -217,6 +288,8 @@ class View:
     @_with_meaning
     def read(self, source: BlobSource, file: OpenFile, offset: int, length: int) -> bytes | memoryview:
         """Bytes of a file; fewer than `length` at its end."""
+        if file.node is None:
+            return file.text[offset : offset + length]
         return read_file(source, file.node.entry, offset, length)
 
     @_with_meaning
@@ -258,9 +331,63 @@ class View:
         """How large the file system is; what the storage holds is what was last heard of it."""
         return Capacity(self._stored_bytes.get(wait=source is not self.near), self._layouts.known.entry_count)
 
+    def patience_s(self, deadline_s: float) -> float:
+        """How many seconds the next request should wait, if each may wait for `deadline_s`.
+
+        They are few while the storage does not answer at all, so that a program that goes from file to file gets on.
+        """
+        return self.activity.patience_s(deadline_s)
+
+    def give_up(self) -> StorageUnavailable:
+        """What to answer to a request that is not waited for any longer."""
+        self.activity.give_up()
+        return StorageUnavailable("a request was not answered by the storage in time")
+
+    def _status(self) -> VirtualFile:
+        text = self._status_text()
+        # As old as its text, so that whoever keeps what it held before notices.
+        found = status_attributes(STATUS_NUMBER, self._owner, self._now_ns(), len(text))
+        return VirtualFile(found, self._status_text)
+
+    def _status_text(self) -> bytes:
+        history = self._history
+        return status_text(
+            Figures(
+                self._showing.serving,
+                history.location,
+                len(self._layouts.known.snapshots),
+                history.storage_state,
+                history.cache_uses,
+                self.activity,
+                self._monotonic_ns(),
+            )
+        )
+
+    def _lookup_status(self, source: BlobSource) -> Attributes:
+        """The attributes of the file that says how the mount fares, unless a folder shown alone has such a name."""
+        top = self._layouts.known.special(ROOT_NUMBER)
+        if isinstance(top, Located):
+            with suppress(NotFound):
+                return self._lookup_entry(source, top, STATUS_NAME)
+        return self._status().attributes
+
+    def _open_entry(self, place: Located) -> OpenDirectory:
+        entry = place.node.entry
+        if not entry.is_directory:
+            raise NotADirectory(f"{place.node.name!r} is not a directory")
+        if entry.error and not entry.below:
+            number = place.snapshot.number(place.node.position)
+            raise UnreadAtBackup(f"folder with inode number {number} was not saved: {entry.error}")
+        return OpenDirectory(place)
+
     def _xattrs(self, source: BlobSource, number: int) -> tuple[tuple[bytes, bytes], ...]:
         place = self._locate(source, number)
-        return read_xattrs(source, place.node.entry) if isinstance(place, Located) else ()
+        if not isinstance(place, Located):
+            return ()
+        xattrs = read_xattrs(source, place.node.entry)
+        if self._showing.owner is None:
+            return xattrs
+        return tuple((name, value) for name, value in xattrs if name not in ACL_NAMES)
 
     def _story(self, source: BlobSource, number: int, name: bytes) -> bytes | None:
         place = self._locate(source, number)
@@ -282,6 +409,8 @@ class View:
         return found
 
     def _locate(self, source: BlobSource, number: int) -> Place:
+        if number == STATUS_NUMBER:
+            return self._status()
         if number == ROOT_NUMBER or number >= VIRTUAL_START:
             wait = source is not self.near
             layout = self._layouts.current(wait=wait)
@@ -303,6 +432,7 @@ def history_view(
     owner: Owner,
     monotonic_ns: Callable[[], int],
     *,
+    showing: Showing = AS_SAVED,
     now_ns: Callable[[], int] = now_ns,
     zone: tzinfo | None = None,
 ) -> View:
@@ -312,6 +442,7 @@ def history_view(
         history: what is shown.
         owner: to whom all that is in no snapshot belongs.
         monotonic_ns: a clock that never goes back.
+        showing: how it is shown.
         now_ns: the wall clock, for times such as `yesterday`.
         zone: what local times are local in; None for the machine's zone.
 
@@ -324,11 +455,21 @@ def history_view(
         at = At(group_by_host(shown), times, owner, numbers["at"])
         return at, Versions(shown, owner, zone, numbers["versions"])
 
-    return View(history, FollowingLayout(history, owner, monotonic_ns, make), monotonic_ns)
+    layouts = FollowingLayout(history, owner, monotonic_ns, make, showing.describe)
+    return View(history, layouts, monotonic_ns, owner, showing, now_ns)
 
 
-def tree_view(history: History, info: SnapshotInfo, path: bytes, monotonic_ns: Callable[[], int]) -> View:
-    """The view of one directory of one snapshot alone.
+def tree_view(
+    history: History,
+    info: SnapshotInfo,
+    path: bytes,
+    owner: Owner,
+    monotonic_ns: Callable[[], int],
+    *,
+    showing: Showing = AS_SAVED,
+    now_ns: Callable[[], int] = now_ns,
+) -> View:
+    """The view of one directory of one snapshot alone; the other arguments are those of `history_view`.
 
     Raises:
         PathNotFound: the snapshot has no such path.
@@ -337,5 +478,5 @@ def tree_view(history: History, info: SnapshotInfo, path: bytes, monotonic_ns: C
     """
     tree = history.tree(info)
     node = tree.resolve(history.blobs.source, path)
-    layout = tree_layout(info, tree, node, history.inode_prf)
-    return View(history, FixedLayout(layout), monotonic_ns)
+    layout = tree_layout(info, tree, node, history.inode_prf, showing.describe)
+    return View(history, FixedLayout(layout), monotonic_ns, owner, showing, now_ns)

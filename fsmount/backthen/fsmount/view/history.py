@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from backthen.repository import BlobSource, SnapshotInfo, SnapshotTree
+from backthen.repository import BlobSource, CacheUse, SnapshotInfo, SnapshotTree, StorageState
 
 
 class Blobs(Protocol):
@@ -28,6 +28,21 @@ class History(Protocol):
     @property
     def blobs(self) -> Blobs:
         """The sources of blobs."""
+        ...
+
+    @property
+    def location(self) -> str:
+        """Where it is, for messages."""
+        ...
+
+    @property
+    def storage_state(self) -> StorageState:
+        """How the storage answers now. Never blocks."""
+        ...
+
+    @property
+    def cache_uses(self) -> Sequence[CacheUse]:
+        """How full each of its caches in memory is. Never blocks."""
         ...
 
     def snapshots(self) -> Sequence[SnapshotInfo]:

@@ -18,9 +18,9 @@ from typing import NamedTuple, Protocol
 
 from backthen.fsmount.view.attributes import (
     Attributes,
+    Describe,
     Listed,
     Owner,
-    entry_attributes,
     virtual_directory_attributes,
     virtual_symlink_attributes,
 )
@@ -37,6 +37,7 @@ class ShownSnapshot:
     Attributes:
         base: the number of position 0.
         end: the first number after the range.
+        describe: gives the attributes of its entries.
         root_position: the position that has number 1 instead, or -1.
         name: what it is called in `snapshots`.
         host: what its host is called.
@@ -46,6 +47,7 @@ class ShownSnapshot:
     tree: SnapshotTree
     base: int
     end: int
+    describe: Describe
     root_position: int = -1
     name: str = ""
     host: str = ""
@@ -56,7 +58,7 @@ class ShownSnapshot:
 
     def attributes(self, node: Node) -> Attributes:
         """The attributes of a node of the snapshot."""
-        return entry_attributes(node.entry, self.number(node.position))
+        return self.describe(node.entry, self.number(node.position))
 
 
 class Located(NamedTuple):
@@ -103,6 +105,14 @@ class MadeDirectory:
         return ()
 
 
+@dataclass(frozen=True, slots=True)
+class VirtualFile:
+    """A file that is in no snapshot; its text is made when it is opened."""
+
+    attributes: Attributes
+    text: Callable[[], bytes]
+
+
 class Folder(Protocol):
     """A directory that is in no snapshot."""
 
@@ -121,7 +131,7 @@ class Folder(Protocol):
         ...
 
 
-Place = Located | VirtualSymlink | Folder
+Place = Located | VirtualFile | VirtualSymlink | Folder
 
 
 class Maker(Protocol):
@@ -199,7 +209,7 @@ def is_lasting(number: int, layout: Layout) -> bool:
     return number < VIRTUAL_START and not isinstance(layout.special(number), VirtualDirectory)
 
 
-def tree_layout(info: SnapshotInfo, tree: SnapshotTree, node: Node, prf: Prf) -> Layout:
+def tree_layout(info: SnapshotInfo, tree: SnapshotTree, node: Node, prf: Prf, describe: Describe) -> Layout:
     """The layout of one snapshot's directory alone.
 
     Raises:
@@ -208,7 +218,7 @@ def tree_layout(info: SnapshotInfo, tree: SnapshotTree, node: Node, prf: Prf) ->
     if not node.entry.is_directory:
         raise NotADirectory("only a directory can be mounted")
     base = SnapshotRanges(prf).assign([(info.id, tree.position_count)])[info.id]
-    shown = ShownSnapshot(info.id, tree, base, base + tree.position_count, node.position)
+    shown = ShownSnapshot(info.id, tree, base, base + tree.position_count, describe, node.position)
     return Layout([shown], {ROOT_NUMBER: Located(shown, node)})
 
 
@@ -218,6 +228,7 @@ def history_layout(
     prf: Prf,
     owner: Owner,
     make: MakeMakers,
+    describe: Describe,
 ) -> Layout:
     """The layout of all snapshots, given oldest first in the order of the log."""
     bases = ranges.assign([(info.id, tree.position_count) for info, tree in snapshots])
@@ -226,7 +237,7 @@ def history_layout(
     for (info, tree), digits in zip(snapshots, prefixes, strict=True):
         base, host = bases[info.id], label_name(info.host, prf)
         name = f"{time_name(info.started_ns)}_{host}_{digits}"
-        shown.append(ShownSnapshot(info.id, tree, base, base + tree.position_count, name=name, host=host))
+        shown.append(ShownSnapshot(info.id, tree, base, base + tree.position_count, describe, name=name, host=host))
     root = _arrange([info for info, _ in snapshots], shown, prefixes, prf)
     builder = _Builder(owner, VirtualNumbers(prf))
     builder.add(root, b"")

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from backthen.fsmount.view.attributes import Owner
+from backthen.fsmount.view.attributes import Describe, Owner
 from backthen.fsmount.view.history import History
 from backthen.fsmount.view.layout import Layout, MakeMakers, history_layout
 from backthen.fsmount.view.numbers import SnapshotRanges
@@ -19,7 +19,8 @@ from backthen.repository import NotInMemory, RepositoryError, SnapshotInfo
 
 REFRESH_INTERVAL_S = 1.0
 REFRESH_PATIENCE_S = 1.0
-"""How long a request waits for the storage's list before it makes do with the one it has."""
+"""How long a request waits for the storage's list before it makes do with the one it has; not at all where the storage
+has kept others waiting for as long already."""
 
 _NS_PER_S = 1_000_000_000
 _log = logging.getLogger("backthen.fsmount")
@@ -61,7 +62,14 @@ class FixedLayout:
 class FollowingLayout:
     """A layout that follows the storage."""
 
-    def __init__(self, history: History, owner: Owner, monotonic_ns: Callable[[], int], make: MakeMakers) -> None:
+    def __init__(
+        self,
+        history: History,
+        owner: Owner,
+        monotonic_ns: Callable[[], int],
+        make: MakeMakers,
+        describe: Describe,
+    ) -> None:
         """Read the list for the first time.
 
         Args:
@@ -69,12 +77,14 @@ class FollowingLayout:
             owner: to whom all that is in no snapshot belongs.
             monotonic_ns: a clock.
             make: what makes `at` and `versions` of each layout.
+            describe: gives the attributes of the snapshots' entries.
 
         Raises:
             RepositoryError: it cannot be read.
         """
         self._history = history
         self._owner = owner
+        self._describe = describe
         self._monotonic_ns = monotonic_ns
         self._make = make
         self._ranges = SnapshotRanges(history.inode_prf)
@@ -96,13 +106,14 @@ class FollowingLayout:
         """A layout that is not older than a second, if the storage answers.
 
         Raises:
-            NotInMemory: `wait` is not set, and the storage would have to be asked.
+            NotInMemory: `wait` is not set, and the storage would have to be waited for.
         """
         if self._monotonic_ns() - self._checked_ns < REFRESH_INTERVAL_S * _NS_PER_S:
             return self._layout
-        if not wait:
-            raise NotInMemory
+        # Begun in any case: where nobody is free to wait for it, the next one finds it done.
         done, patience_s = self._start_reading()
+        if not wait and patience_s and not done.is_set():
+            raise NotInMemory
         done.wait(patience_s)
         return self._layout
 
@@ -114,8 +125,9 @@ class FollowingLayout:
                 self._reading = threading.Event()
                 # A daemon: a storage that hangs must not keep the process from ending.
                 threading.Thread(target=self._read, args=(self._reading,), name="snapshot list", daemon=True).start()
-            waited_s = (now_ns - self._started_ns) / _NS_PER_S
-            return self._reading, max(REFRESH_PATIENCE_S - waited_s, 0.0)
+            silent_since_ns = self._history.storage_state.silent_since_ns
+            since_ns = self._started_ns if silent_since_ns is None else min(self._started_ns, silent_since_ns)
+            return self._reading, max(REFRESH_PATIENCE_S - (now_ns - since_ns) / _NS_PER_S, 0.0)
 
     def _read(self, done: threading.Event) -> None:
         try:
@@ -142,5 +154,6 @@ class FollowingLayout:
         if shown == self._shown:
             return
         trees = [(info, self._history.tree(info)) for info in infos]
-        self._layout = history_layout(trees, self._ranges, self._history.inode_prf, self._owner, self._make)
+        prf = self._history.inode_prf
+        self._layout = history_layout(trees, self._ranges, prf, self._owner, self._make, self._describe)
         self._shown = shown

@@ -3,6 +3,7 @@
     1                        the top of the mount
     base + position          entries of a snapshot; base is a 62-bit PRF of the snapshot's id
     2^62 + 61-bit PRF        virtual directories and symlinks, by their path
+    2^62 + 2^61              the file that says how the mount fares
     2^63 + base + position   folders of `versions`, by the position of their path in the oldest snapshot that has it
 
 Invariant: the ranges of two snapshots never overlap, and a range once given stays for as long as its snapshot is shown.
@@ -17,6 +18,7 @@ ROOT_NUMBER = 1
 _BASE_MIN = 2
 VIRTUAL_START = 1 << 62
 _VIRTUAL_MASK = (1 << 61) - 1
+STATUS_NUMBER = VIRTUAL_START + _VIRTUAL_MASK + 1
 VERSIONS_START = 1 << 63
 
 Prf = Callable[[bytes], int]

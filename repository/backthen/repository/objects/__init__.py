@@ -3,13 +3,14 @@
 from backthen.repository.objects.orphans import index_orphans, load_pack_directory
 from backthen.repository.objects.reader import BlobReader
 from backthen.repository.objects.refresh import refresh_index
-from backthen.repository.objects.source import BlobSource, NotInMemory
+from backthen.repository.objects.source import BlobSource, CacheUse, NotInMemory
 from backthen.repository.objects.writer import BlobWriter
 
 __all__ = [
     "BlobReader",
     "BlobSource",
     "BlobWriter",
+    "CacheUse",
     "NotInMemory",
     "index_orphans",
     "load_pack_directory",

@@ -25,7 +25,7 @@ from backthen.repository.index import LocalIndex, Location, PackRecord
 from backthen.repository.model.entry import BlobRef
 from backthen.repository.model.page import Page
 from backthen.repository.objects.ahead import AheadWorkers
-from backthen.repository.objects.source import NotInMemory
+from backthen.repository.objects.source import CacheUse, NotInMemory
 from backthen.repository.packs import RunPiece, SolidBody, open_segment
 from backthen.repository.packs.segment import FORM_RUN, FORM_SOLID
 from backthen.repository.storage import Storage, pack_name
@@ -81,9 +81,16 @@ class BlobReader:
         self._ahead.close()
 
     @property
-    def cached_bytes(self) -> int:
-        """What the caches hold, about."""
-        return self._segments.cost_total + self._pages.cost_total
+    def cache_uses(self) -> tuple[CacheUse, ...]:
+        """How full each of the caches is."""
+        caches = (("segments", self._segments), ("pages", self._pages))
+        return tuple(CacheUse(name, cache.cost_total, cache.cost_max) for name, cache in caches)
+
+    def bound_caches(self, bytes_max: int) -> None:
+        """Let all caches together hold so much, shared out as by default; to be called before anything is read."""
+        segment_bytes = bytes_max * SEGMENT_CACHE_BYTES // (SEGMENT_CACHE_BYTES + PAGE_CACHE_BYTES)
+        self._segments.cost_max = segment_bytes
+        self._pages.cost_max = bytes_max - segment_bytes
 
     def page(self, ref: BlobRef, decode: Callable[[bytes], Page], *, blocking: bool) -> Page:
         """See `BlobSource.page`."""

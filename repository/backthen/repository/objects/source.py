@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from backthen.repository.model.entry import BlobRef
 from backthen.repository.model.page import Page
@@ -11,6 +11,14 @@ from backthen.repository.model.page import Page
 
 class NotInMemory(Exception):
     """A source that must not block was asked for something that is not in memory. Ask the blocking source instead."""
+
+
+class CacheUse(NamedTuple):
+    """How full a cache in memory is: what it holds, and the bytes it has and may have at most, about."""
+
+    name: str
+    bytes_used: int
+    bytes_max: int
 
 
 class BlobSource(Protocol):

@@ -22,12 +22,15 @@ from backthen.repository.storage.names import (
     parse_root_name,
     root_name,
 )
+from backthen.repository.storage.observed import ObservedStorage, StorageState
 
 __all__ = [
     "CONFIG_NAME",
     "FOLDERS",
     "LocalStorage",
+    "ObservedStorage",
     "Storage",
+    "StorageState",
     "StoredObject",
     "check_folder",
     "check_object_name",

@@ -1,0 +1,182 @@
+"""A storage that is watched: how much was asked of it, whether it answers, and since when it does not.
+
+It changes nothing of what the storage below does.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from typing_extensions import Buffer
+
+from backthen.repository import clock
+from backthen.repository.errors import ObjectExists, ObjectMissing, StorageError
+from backthen.repository.storage.contract import Storage, StoredObject
+
+
+class StorageState(NamedTuple):
+    """How a storage answers. Times are nanoseconds by the monotonic clock.
+
+    Attributes:
+        calls: how often it answered, also with an error.
+        bytes_read: what it gave.
+        waiting: how many calls it has not answered yet.
+        silent_since_ns: since when it has answered nothing although it was asked; None where nothing is waiting.
+        failing_since_ns: since when each answer was a failure; None where the last one was none.
+        failure: what the last answer said, or nothing where it was no failure.
+    """
+
+    calls: int
+    bytes_read: int
+    waiting: int
+    silent_since_ns: int | None
+    failing_since_ns: int | None
+    failure: str
+
+
+class ObservedStorage:
+    """A `Storage` over another one. A listing counts as waiting until it was read to its end."""
+
+    def __init__(self, storage: Storage, monotonic_ns: Callable[[], int] = clock.monotonic_ns) -> None:
+        """Watch a storage."""
+        self._storage = storage
+        self._monotonic_ns = monotonic_ns
+        self._lock = threading.Lock()
+        self._numbers = itertools.count()
+        self._waiting: dict[int, int] = {}
+        self._calls = 0
+        self._bytes_read = 0
+        self._answered_ns = monotonic_ns()
+        self._failing_since_ns: int | None = None
+        self._failure = ""
+
+    @property
+    def state(self) -> StorageState:
+        """How it answers now."""
+        with self._lock:
+            oldest_ns = min(self._waiting.values(), default=None)
+            return StorageState(
+                self._calls,
+                self._bytes_read,
+                len(self._waiting),
+                None if oldest_ns is None else max(oldest_ns, self._answered_ns),
+                self._failing_since_ns,
+                self._failure,
+            )
+
+    @property
+    def location(self) -> str:
+        """See `Storage.location`."""
+        return self._storage.location
+
+    @property
+    def folder(self) -> Path | None:
+        """See `Storage.folder`."""
+        return self._storage.folder
+
+    @property
+    def spool(self) -> Path | None:
+        """See `Storage.spool`."""
+        return self._storage.spool
+
+    def create(self) -> None:
+        """See `Storage.create`.
+
+        Raises:
+            RepositoryExists: there is a repository.
+            InvalidRequest: something else is there.
+            StorageError: the storage failed.
+        """
+        with self._observed():
+            self._storage.create()
+
+    def put(self, name: str, data: Buffer) -> None:
+        """See `Storage.put`.
+
+        Raises:
+            ObjectExists: the name is taken.
+            StorageError: the storage failed.
+        """
+        with self._observed():
+            self._storage.put(name, data)
+
+    def put_file(self, name: str, path: Path) -> None:
+        """See `Storage.put_file`.
+
+        Raises:
+            ObjectExists: the name is taken.
+            StorageError: the storage failed.
+        """
+        with self._observed():
+            self._storage.put_file(name, path)
+
+    def get(self, name: str, offset: int = 0, length: int | None = None) -> bytes:
+        """See `Storage.get`.
+
+        Raises:
+            ObjectMissing: there is no such object.
+            StorageError: the storage failed.
+        """
+        with self._observed():
+            data = self._storage.get(name, offset, length)
+        with self._lock:
+            self._bytes_read += len(data)
+        return data
+
+    def list(self, folder: str) -> Iterator[StoredObject]:
+        """See `Storage.list`."""
+        return self._list(self._storage.list(folder))
+
+    def delete(self, name: str) -> None:
+        """See `Storage.delete`.
+
+        Raises:
+            StorageError: the storage failed.
+        """
+        with self._observed():
+            self._storage.delete(name)
+
+    def remove_abandoned_spool(self) -> int:
+        """See `Storage.remove_abandoned_spool`.
+
+        Raises:
+            StorageError: the storage failed.
+        """
+        with self._observed():
+            return self._storage.remove_abandoned_spool()
+
+    def _list(self, listing: Iterator[StoredObject]) -> Iterator[StoredObject]:
+        with self._observed():
+            yield from listing
+
+    @contextmanager
+    def _observed(self) -> Iterator[None]:
+        number = next(self._numbers)
+        with self._lock:
+            self._waiting[number] = self._monotonic_ns()
+        failure = ""
+        try:
+            yield
+        except (ObjectExists, ObjectMissing):
+            raise
+        except StorageError as error:
+            failure = str(error)
+            raise
+        finally:
+            self._answered(number, failure)
+
+    def _answered(self, number: int, failure: str) -> None:
+        with self._lock:
+            del self._waiting[number]
+            self._calls += 1
+            self._answered_ns = self._monotonic_ns()
+            self._failure = failure
+            if not failure:
+                self._failing_since_ns = None
+            elif self._failing_since_ns is None:
+                self._failing_since_ns = self._answered_ns
