@@ -17,9 +17,9 @@ from tests.support.onlooker import PATIENCE_S, wait_until
 from tests.support.service_manager import service_manager
 
 
-def units(user: User) -> list[Path]:
+def units(user: User) -> set[Path]:
     """The units that are installed, and the links that have them started."""
-    return sorted(path for path in (user.home / "config" / "systemd").rglob("*") if not path.is_dir())
+    return {path for path in (user.home / "config" / "systemd").rglob("*") if not path.is_dir()}
 
 
 def test_it_is_installed_without_a_secret_and_taken_away_again(user: User, tree: Path, past: Path) -> None:
@@ -28,7 +28,7 @@ def test_it_is_installed_without_a_secret_and_taken_away_again(user: User, tree:
     unit = Path(str(document["unit"]))
 
     assert document == {"mountpoint": str(past), "unit": str(unit), "started": False}
-    assert [unit.parent / "default.target.wants" / unit.name, unit] == units(user)
+    assert {unit.parent / "default.target.wants" / unit.name, unit} == units(user)
     text = unit.read_text()
     assert PASSWORD not in text
     assert 0o600 == unit.stat().st_mode & 0o777
@@ -46,7 +46,7 @@ def test_it_is_installed_without_a_secret_and_taken_away_again(user: User, tree:
     assert {"mountpoint": str(past), "unit": str(unit)} == user.run(
         "mount", "--json", "--uninstall", str(past)
     ).document
-    assert [] == units(user)
+    assert set() == units(user)
     assert "there is no unit" in user.run("mount", "--uninstall", str(past), code=1).err
 
 
@@ -63,7 +63,7 @@ def test_what_could_not_mount_at_login_is_not_installed(
     user: User, past: Path, variables: dict[str, str], code: int, said: str
 ) -> None:
     assert said in user.run("mount", "--install", str(past), code=code, variables=variables).err
-    assert [] == units(user)
+    assert set() == units(user)
 
 
 def test_what_cannot_be_done_at_once_is_refused(user: User, past: Path) -> None:
@@ -71,7 +71,7 @@ def test_what_cannot_be_done_at_once_is_refused(user: User, past: Path) -> None:
     user.run("mount", "--install", "--foreground", str(past), code=2)
     user.run("mount", "--install", str(past / "missing"), code=15)
     user.run("mount", "--install", "--snapshot", "latest", str(past), code=1)
-    assert [] == units(user)
+    assert set() == units(user)
 
 
 def test_a_mount_in_the_foreground_says_when_it_is_ready(user: User, past: Path) -> None:

@@ -111,7 +111,10 @@ def _end_all(who: Onlooker) -> None:
     """End what a test that failed has left."""
     for process in who.begun:
         process.kill()
-        process.communicate()
+        process.wait(PATIENCE_S)
+        for pipe in (process.stdin, process.stdout):
+            assert pipe is not None
+            pipe.close()
     for server in serving(who.role.folder):
         os.kill(server, signal.SIGKILL)
     who.role.python("-c", _CLEAN, who.role.folder)
