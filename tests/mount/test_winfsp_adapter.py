@@ -229,7 +229,7 @@ def test_listing_goes_on_after_any_name_that_fitted(world: WinFspWorld, length: 
 def test_the_top_lists_no_dots_and_other_directories_their_own_numbers(world: WinFspWorld) -> None:
     context, top = world.volume.open("\\", READ_DATA, OPEN_DIRECTORY)
     assert [name for name, _ in world.volume.list(context, None, 65536)[0]] == [
-        ".backthen", "at", "dates", "hosts", "latest", "snapshots", "tags", "versions",
+        "at", "dates", "hosts", "latest", "snapshots", "tags", "versions", ".backthen",
     ]  # fmt: skip
     world.volume.close(context)
 
