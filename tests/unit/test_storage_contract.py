@@ -314,3 +314,10 @@ def test_other_locations_are_refused(location: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
         open_storage(location)
     assert caught.value.hint
+
+
+def test_a_closed_storage_begins_anew(storage: Storage) -> None:
+    storage.put(CONFIG_NAME, b"content")
+    storage.close()
+    storage.close()
+    assert storage.get(CONFIG_NAME) == b"content"

@@ -86,6 +86,10 @@ class LockedRepository:
         """The repository's id."""
         return self._header.repository_id
 
+    def close(self) -> None:
+        """Let go of the storage; to be called before a process forks. It may be unlocked all the same."""
+        self._storage.close()
+
     def unlock(self, password: bytes, client: Client) -> Repository:
         """Open the repository; costs one key derivation.
 
@@ -139,9 +143,10 @@ class Repository:
         self.close()
 
     def close(self) -> None:
-        """Stop reading ahead and let go of the local index."""
+        """Stop reading ahead, let go of the local index and of the storage."""
         self.blobs.close()
         self.index.close()
+        self.storage.close()
 
     @property
     def id(self) -> RepositoryId:

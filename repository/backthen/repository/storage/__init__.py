@@ -1,7 +1,8 @@
 """Where objects are kept: the contract, the names, and the backends. Knows nothing of what is inside an object."""
 
+from backthen.repository.storage.access import StorageAccess
+from backthen.repository.storage.backends.local import LocalStorage
 from backthen.repository.storage.contract import Storage, StoredObject
-from backthen.repository.storage.local import LocalStorage
 from backthen.repository.storage.location import open_storage
 from backthen.repository.storage.names import (
     CONFIG_NAME,
@@ -22,7 +23,7 @@ from backthen.repository.storage.names import (
     parse_root_name,
     root_name,
 )
-from backthen.repository.storage.observed import ObservedStorage, StorageState
+from backthen.repository.storage.wrappers.observed import ObservedStorage, StorageState
 
 __all__ = [
     "CONFIG_NAME",
@@ -30,6 +31,7 @@ __all__ = [
     "LocalStorage",
     "ObservedStorage",
     "Storage",
+    "StorageAccess",
     "StorageState",
     "StoredObject",
     "check_folder",

@@ -7,29 +7,32 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from backthen.repository.errors import InvalidRequest
+from backthen.repository.storage.access import PLAIN_ACCESS, StorageAccess
+from backthen.repository.storage.backends.local import LocalStorage
 from backthen.repository.storage.contract import Storage
-from backthen.repository.storage.local import LocalStorage
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 
 
-def open_storage(location: str) -> Storage:
-    """The storage at a location: a path, or a `file://` URL. Nothing is read or made yet.
+def open_storage(location: str, access: StorageAccess = PLAIN_ACCESS) -> Storage:
+    """The storage at a location: a path, or a `file://` URL. Nothing is read, made or connected to yet.
 
     Raises:
         InvalidRequest: it is not a location that this version knows.
     """
-    return LocalStorage(_local_path(location))
+    match = _SCHEME.match(location)
+    scheme = match[1].lower() if match else "file"
+    if scheme == "file":
+        return LocalStorage(_local_path(location))
+    raise InvalidRequest(
+        f"{scheme}:// is not a kind of location that this version knows",
+        hint="Give a folder on this machine, as a path or as file:///path.",
+    )
 
 
 def _local_path(location: str) -> Path:
     text = location
-    if match := _SCHEME.match(location):
-        if match[1].lower() != "file":
-            raise InvalidRequest(
-                f"{match[1]}:// is not a kind of location that this version knows",
-                hint="Give a folder on this machine, as a path or as file:///path.",
-            )
+    if _SCHEME.match(location):
         parts = urlsplit(location)
         if parts.netloc not in ("", "localhost"):
             raise InvalidRequest(
