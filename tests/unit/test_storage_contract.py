@@ -17,6 +17,7 @@ from backthen.repository.storage import (
     FOLDERS,
     LocalStorage,
     ObservedStorage,
+    RetryingStorage,
     Storage,
     StoredObject,
     index_name,
@@ -49,6 +50,7 @@ BACKENDS: dict[str, Callable[[Path], Storage]] = {
     "local": _local,
     "memory": lambda _: MemoryStorage(),
     "observed": lambda folder: ObservedStorage(_local(folder)),
+    "retrying": lambda _: RetryingStorage(MemoryStorage()),
 }
 
 

@@ -23,13 +23,17 @@ from backthen.repository.storage.names import (
     parse_root_name,
     root_name,
 )
+from backthen.repository.storage.pacing import Pace
 from backthen.repository.storage.wrappers.observed import ObservedStorage, StorageState
+from backthen.repository.storage.wrappers.retrying import RetryingStorage
 
 __all__ = [
     "CONFIG_NAME",
     "FOLDERS",
     "LocalStorage",
     "ObservedStorage",
+    "Pace",
+    "RetryingStorage",
     "Storage",
     "StorageAccess",
     "StorageState",

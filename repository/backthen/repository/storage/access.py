@@ -8,6 +8,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 TIMEOUT_S = 30.0
+RETRY_FOR_S = 300.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +22,7 @@ class StorageAccess:
         upload_limit: bytes a second that are sent at most, None for as fast as it goes.
         download_limit: bytes a second that are fetched at most, None for as fast as it goes.
         timeout_s: seconds after which a server that says nothing counts as gone.
+        retry_for_s: seconds after which what keeps failing is given up.
     """
 
     ssh_config: tuple[Path, ...] = ()
@@ -28,6 +30,7 @@ class StorageAccess:
     upload_limit: int | None = None
     download_limit: int | None = None
     timeout_s: float = TIMEOUT_S
+    retry_for_s: float = RETRY_FOR_S
 
 
 PLAIN_ACCESS = StorageAccess()

@@ -74,6 +74,7 @@ class Storage(Protocol):
 
         Raises:
             ObjectExists: the name is taken; the object was not changed, the file is removed.
+            StorageError: the storage failed; the file is left, so that the call can be made again.
         """
         ...
 

@@ -135,7 +135,7 @@ class LocalStorage:
 
         Raises:
             ObjectExists: the name is taken; the object was not changed, the file is removed.
-            StorageError: it cannot be stored; the file may be left.
+            StorageError: it cannot be stored; the file is left.
         """
         check_object_name(name)
         with _plain_errors(self._root / name):
