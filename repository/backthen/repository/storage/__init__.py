@@ -24,6 +24,7 @@ from backthen.repository.storage.names import (
     root_name,
 )
 from backthen.repository.storage.pacing import Pace
+from backthen.repository.storage.side_by_side import all_at_once, side_by_side
 from backthen.repository.storage.wrappers.observed import ObservedStorage, StorageState
 from backthen.repository.storage.wrappers.retrying import RetryingStorage
 
@@ -38,6 +39,7 @@ __all__ = [
     "StorageAccess",
     "StorageState",
     "StoredObject",
+    "all_at_once",
     "check_folder",
     "check_object_name",
     "index_name",
@@ -54,4 +56,5 @@ __all__ = [
     "parse_pack_name",
     "parse_root_name",
     "root_name",
+    "side_by_side",
 ]
