@@ -24,7 +24,7 @@ from backthen.repository.storage.names import (
     root_name,
 )
 from backthen.repository.storage.pacing import Pace
-from backthen.repository.storage.side_by_side import all_at_once, side_by_side
+from backthen.repository.storage.side_by_side import at_once, side_by_side
 from backthen.repository.storage.wrappers.observed import ObservedStorage, StorageState
 from backthen.repository.storage.wrappers.retrying import RetryingStorage
 
@@ -39,7 +39,7 @@ __all__ = [
     "StorageAccess",
     "StorageState",
     "StoredObject",
-    "all_at_once",
+    "at_once",
     "check_folder",
     "check_object_name",
     "index_name",
