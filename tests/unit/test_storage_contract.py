@@ -15,7 +15,9 @@ from backthen.repository.ids import ObjectId, PackId, SnapshotId
 from backthen.repository.storage import (
     CONFIG_NAME,
     FOLDERS,
+    CachedStorage,
     LocalStorage,
+    ObjectCache,
     ObservedStorage,
     RetryingStorage,
     Storage,
@@ -35,6 +37,7 @@ from backthen.repository.storage import (
     parse_root_name,
     root_name,
 )
+from tests.support.flaky_storage import FlakyStorage
 from tests.support.memory_storage import MemoryStorage
 
 RACERS = 16
@@ -46,11 +49,22 @@ def _local(folder: Path) -> Storage:
     return storage
 
 
+def _cached(storage: Storage, folder: Path) -> Storage:
+    return CachedStorage(storage, ObjectCache(folder / "cache", 64 << 20))
+
+
+def _distant() -> Storage:
+    return FlakyStorage(MemoryStorage(), concurrency=4)
+
+
 BACKENDS: dict[str, Callable[[Path], Storage]] = {
     "local": _local,
     "memory": lambda _: MemoryStorage(),
     "observed": lambda folder: ObservedStorage(_local(folder)),
     "retrying": lambda _: RetryingStorage(MemoryStorage()),
+    "cached": lambda folder: _cached(MemoryStorage(), folder),
+    "cached without a disk": lambda folder: CachedStorage(MemoryStorage(), ObjectCache(folder, 0)),
+    "stacked": lambda folder: _cached(ObservedStorage(RetryingStorage(_distant())), folder),
 }
 
 
