@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -35,7 +35,9 @@ from backthen.repository.storage import (
     parse_root_name,
     root_name,
 )
+from backthen.repository.storage.backends.sftp import SftpStorage
 from tests.support.memory_storage import MemoryStorage
+from tests.support.ssh_server import SshServer
 
 RACERS = 16
 
@@ -54,9 +56,24 @@ BACKENDS: dict[str, Callable[[Path], Storage]] = {
 }
 
 
-@pytest.fixture(params=sorted(BACKENDS))
-def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
-    return BACKENDS[request.param](tmp_path)
+def _sftp(request: pytest.FixtureRequest, folder: Path) -> Storage:
+    server: SshServer = request.getfixturevalue("shared_ssh_server")
+    storage = SftpStorage(server.location(folder / "repository"), server.access)
+    storage.create()
+    return storage
+
+
+SERVED: dict[str, Callable[[pytest.FixtureRequest, Path], Storage]] = {
+    "sftp": _sftp,
+    "sftp-retrying": lambda request, folder: RetryingStorage(_sftp(request, folder)),
+}
+
+
+@pytest.fixture(params=sorted([*BACKENDS, *SERVED]))
+def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Storage]:
+    made = BACKENDS[request.param](tmp_path) if request.param in BACKENDS else SERVED[request.param](request, tmp_path)
+    yield made
+    made.close()
 
 
 def _id(number: int) -> ObjectId:
@@ -310,7 +327,7 @@ def test_relative_and_home_locations(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize(
-    "location", ["", "file://", "file://elsewhere/path", "sftp://host/path", "s3://x", "a\0b", "~nobody-here/x"]
+    "location", ["", "file://", "file://elsewhere/path", "sftp://host", "s3://x", "a\0b", "~nobody-here/x"]
 )
 def test_other_locations_are_refused(location: str) -> None:
     with pytest.raises(InvalidRequest) as caught:

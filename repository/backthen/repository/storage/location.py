@@ -10,12 +10,13 @@ from backthen.repository.errors import InvalidRequest
 from backthen.repository.storage.access import PLAIN_ACCESS, StorageAccess
 from backthen.repository.storage.backends.local import LocalStorage
 from backthen.repository.storage.contract import Storage
+from backthen.repository.storage.wrappers.retrying import RetryingStorage
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 
 
 def open_storage(location: str, access: StorageAccess = PLAIN_ACCESS) -> Storage:
-    """The storage at a location: a path, or a `file://` URL. Nothing is read, made or connected to yet.
+    """The storage at a location: a path, or a `file://` or `sftp://` URL. Nothing is read, made or connected to yet.
 
     Raises:
         InvalidRequest: it is not a location that this version knows.
@@ -24,9 +25,14 @@ def open_storage(location: str, access: StorageAccess = PLAIN_ACCESS) -> Storage
     scheme = match[1].lower() if match else "file"
     if scheme == "file":
         return LocalStorage(_local_path(location))
+    if scheme == "sftp":
+        # Loaded here: it takes as long as a short command takes to run.
+        from backthen.repository.storage.backends.sftp import SftpStorage
+
+        return RetryingStorage(SftpStorage(location, access), retry_for_s=access.retry_for_s)
     raise InvalidRequest(
         f"{scheme}:// is not a kind of location that this version knows",
-        hint="Give a folder on this machine, as a path or as file:///path.",
+        hint="Give a folder on this machine, as a path or as file:///path, or one on a server: sftp://user@host/path.",
     )
 
 
