@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.ssh_server import SshServer, ssh_server
+from tests.support.s3_server import S3Server, moto_server
+from tests.support.ssh_server import SshServer, throwaway_sshd
 
 
 def pytest_configure() -> None:
@@ -17,7 +18,14 @@ def pytest_configure() -> None:
 
 
 @pytest.fixture(scope="session")
-def shared_ssh_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SshServer]:
-    """A server for all tests that do not harm it."""
-    with ssh_server(tmp_path_factory.mktemp("sshd")) as server:
+def ssh_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SshServer]:
+    """An SSH server for all tests that do not harm it."""
+    with throwaway_sshd(tmp_path_factory.mktemp("sshd")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[S3Server]:
+    """An S3 server of these tests alone."""
+    with moto_server() as server:
         yield server

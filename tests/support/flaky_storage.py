@@ -26,6 +26,7 @@ class FlakyStorage:
 
     Attributes:
         calls: the calls that came, as `get index/…`.
+        on_call: is told of each call before it is done.
     """
 
     def __init__(self, storage: Storage, *, concurrency: int = 1) -> None:
@@ -35,7 +36,7 @@ class FlakyStorage:
         self._faults: deque[tuple[StorageError, bool, int]] = deque()
         self._lock = threading.Lock()
         self.calls: list[str] = []
-        self.on_call: Callable[[str], None] = lambda _: None
+        self.on_call: Callable[[str], object] = lambda _: None
 
     def fail(self, times: int = 1, *, error: StorageError | None = None, is_late: bool = False, shown: int = 0) -> None:
         """Let the next calls fail.

@@ -87,7 +87,7 @@ class SshServer:
 
 
 @contextmanager
-def ssh_server(folder: Path, *options: str) -> Iterator[SshServer]:
+def throwaway_sshd(folder: Path, *options: str) -> Iterator[SshServer]:
     """Serve while the context lasts.
 
     Args:

@@ -15,7 +15,9 @@ from backthen.repository.ids import ObjectId, PackId, SnapshotId
 from backthen.repository.storage import (
     CONFIG_NAME,
     FOLDERS,
+    CachedStorage,
     LocalStorage,
+    ObjectCache,
     ObservedStorage,
     RetryingStorage,
     Storage,
@@ -36,7 +38,9 @@ from backthen.repository.storage import (
     root_name,
 )
 from backthen.repository.storage.backends.sftp import SftpStorage
+from tests.support.flaky_storage import FlakyStorage
 from tests.support.memory_storage import MemoryStorage
+from tests.support.s3_server import S3Server
 from tests.support.ssh_server import SshServer
 
 RACERS = 16
@@ -48,32 +52,46 @@ def _local(folder: Path) -> Storage:
     return storage
 
 
-BACKENDS: dict[str, Callable[[Path], Storage]] = {
-    "local": _local,
-    "memory": lambda _: MemoryStorage(),
-    "observed": lambda folder: ObservedStorage(_local(folder)),
-    "retrying": lambda _: RetryingStorage(MemoryStorage()),
-}
+def _bucket(request: pytest.FixtureRequest) -> Storage:
+    server: S3Server = request.getfixturevalue("s3_server")
+    return open_storage(server.new_location(), server.access)
 
 
 def _sftp(request: pytest.FixtureRequest, folder: Path) -> Storage:
-    server: SshServer = request.getfixturevalue("shared_ssh_server")
+    server: SshServer = request.getfixturevalue("ssh_server")
     storage = SftpStorage(server.location(folder / "repository"), server.access)
     storage.create()
     return storage
 
 
-SERVED: dict[str, Callable[[pytest.FixtureRequest, Path], Storage]] = {
-    "sftp": _sftp,
-    "sftp-retrying": lambda request, folder: RetryingStorage(_sftp(request, folder)),
+def _cached(storage: Storage, folder: Path) -> Storage:
+    return CachedStorage(storage, ObjectCache(folder / "cache", 64 << 20))
+
+
+def _distant() -> Storage:
+    return FlakyStorage(MemoryStorage(), concurrency=4)
+
+
+# Servers are fixtures: they run only where they are asked for, and once.
+BACKENDS: dict[str, Callable[[Path, pytest.FixtureRequest], Storage]] = {
+    "bucket": lambda _, request: _bucket(request),
+    "cached": lambda folder, _: _cached(MemoryStorage(), folder),
+    "cached without a disk": lambda folder, _: CachedStorage(MemoryStorage(), ObjectCache(folder, 0)),
+    "local": lambda folder, _: _local(folder),
+    "memory": lambda *_: MemoryStorage(),
+    "observed": lambda folder, _: ObservedStorage(_local(folder)),
+    "retrying": lambda *_: RetryingStorage(MemoryStorage()),
+    "sftp": lambda folder, request: _sftp(request, folder),
+    "sftp, stacked": lambda folder, request: _cached(RetryingStorage(_sftp(request, folder)), folder),
+    "stacked": lambda folder, _: _cached(ObservedStorage(RetryingStorage(_distant())), folder),
 }
 
 
-@pytest.fixture(params=sorted([*BACKENDS, *SERVED]))
+@pytest.fixture(params=sorted(BACKENDS))
 def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Storage]:
-    made = BACKENDS[request.param](tmp_path) if request.param in BACKENDS else SERVED[request.param](request, tmp_path)
-    yield made
-    made.close()
+    storage = BACKENDS[request.param](tmp_path, request)
+    yield storage
+    storage.close()
 
 
 def _id(number: int) -> ObjectId:
@@ -327,7 +345,21 @@ def test_relative_and_home_locations(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize(
-    "location", ["", "file://", "file://elsewhere/path", "sftp://host", "s3://x", "a\0b", "~nobody-here/x"]
+    "location",
+    [
+        "",
+        "file://",
+        "file://elsewhere/path",
+        "sftp://host",
+        "sftp://user:secret@host/path",
+        "s3://x",
+        "s3:///path",
+        "s3://key:secret@bucket/path",
+        "s3://bucket/a//b",
+        "gs://bucket/../up",
+        "a\0b",
+        "~nobody-here/x",
+    ],
 )
 def test_other_locations_are_refused(location: str) -> None:
     with pytest.raises(InvalidRequest) as caught:

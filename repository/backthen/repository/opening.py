@@ -36,7 +36,19 @@ from backthen.repository.index import LocalIndex
 from backthen.repository.model.records import ChunkerParameters, Configuration, SlotNote
 from backthen.repository.objects import BlobReader, CacheUse, refresh_index
 from backthen.repository.source import tag_cache
-from backthen.repository.storage import CONFIG_NAME, ObservedStorage, Storage, StorageState, key_name
+from backthen.repository.storage import (
+    CACHE_BYTES_MAX,
+    CONFIG_NAME,
+    CachedStorage,
+    ObjectCache,
+    ObservedStorage,
+    Storage,
+    StorageState,
+    key_name,
+)
+
+OBJECTS_FOLDER = "objects"
+"""Where in a repository's cache folder the objects are that were fetched."""
 
 _log = logging.getLogger(__name__)
 _CHUNKER = ChunkerParameters(
@@ -51,10 +63,17 @@ _CHUNKER = ChunkerParameters(
 
 @dataclass(frozen=True, slots=True)
 class Folders:
-    """Where this user's caches and state are kept; each repository has a folder of its own inside, named by its id."""
+    """Where this user's caches and state are kept; each repository has a folder of its own inside, named by its id.
+
+    Attributes:
+        cache: what can be had again.
+        state: what cannot.
+        cache_bytes_max: what may be kept of each repository that is elsewhere.
+    """
 
     cache: Path
     state: Path
+    cache_bytes_max: int = CACHE_BYTES_MAX
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,21 +134,26 @@ class Repository:
     def __init__(
         self, storage: Storage, header: ConfigHeader, opened: OpenedSlot, folders: Folders, client: Client
     ) -> None:
-        """Open index and catalog.
+        """Open index and catalog. What comes from elsewhere is kept near.
 
         Raises:
             CacheError: the cache folder cannot be used.
         """
         name = header.repository_id.hex()
-        self.storage = storage = ObservedStorage(storage)
+        self.cache_folder = folders.cache / name
+        self._observed = ObservedStorage(storage)
+        self.cached: CachedStorage | None = None
+        if storage.folder is None:
+            cache = ObjectCache(self.cache_folder / OBJECTS_FOLDER, folders.cache_bytes_max)
+            self.cached = CachedStorage(self._observed, cache)
+        self.storage = storage = self.cached or self._observed
         self.header = header
         self.opened = opened
         self.client = client
-        self.cache_folder = folders.cache / name
         self.index = LocalIndex(self.cache_folder / "index", opened.keys)
         with suppress(OSError):  # it is a courtesy
             tag_cache(self.cache_folder)
-        self.blobs = BlobReader(storage, opened.keys, self.index, self.refresh)
+        self.blobs = BlobReader(storage, opened.keys, self.index, self.refresh, self.cached)
         self.state = ClientState(folders.state / name)
         self.catalog = Catalog(storage, opened.keys, self.state)
         self._said: set[str] = set()
@@ -166,7 +190,7 @@ class Repository:
     @property
     def storage_state(self) -> StorageState:
         """How the storage answers now."""
-        return self.storage.state
+        return self._observed.state
 
     @property
     def cache_uses(self) -> tuple[CacheUse, ...]:

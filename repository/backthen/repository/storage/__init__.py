@@ -23,14 +23,20 @@ from backthen.repository.storage.names import (
     parse_root_name,
     root_name,
 )
+from backthen.repository.storage.object_cache import CACHE_BYTES_MAX, ObjectCache, cached_bytes, clear_cached
 from backthen.repository.storage.pacing import Pace
+from backthen.repository.storage.side_by_side import all_at_once, side_by_side
+from backthen.repository.storage.wrappers.cached import CachedStorage
 from backthen.repository.storage.wrappers.observed import ObservedStorage, StorageState
 from backthen.repository.storage.wrappers.retrying import RetryingStorage
 
 __all__ = [
+    "CACHE_BYTES_MAX",
     "CONFIG_NAME",
     "FOLDERS",
+    "CachedStorage",
     "LocalStorage",
+    "ObjectCache",
     "ObservedStorage",
     "Pace",
     "RetryingStorage",
@@ -38,8 +44,11 @@ __all__ = [
     "StorageAccess",
     "StorageState",
     "StoredObject",
+    "all_at_once",
+    "cached_bytes",
     "check_folder",
     "check_object_name",
+    "clear_cached",
     "index_name",
     "is_object_name",
     "key_name",
@@ -54,4 +63,5 @@ __all__ = [
     "parse_pack_name",
     "parse_root_name",
     "root_name",
+    "side_by_side",
 ]

@@ -13,10 +13,14 @@ from backthen.repository.storage.contract import Storage
 from backthen.repository.storage.wrappers.retrying import RetryingStorage
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+_BUCKET_SCHEMES = ("s3", "gs", "az")
+_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,62}", re.ASCII)
 
 
 def open_storage(location: str, access: StorageAccess = PLAIN_ACCESS) -> Storage:
-    """The storage at a location: a path, or a `file://` or `sftp://` URL. Nothing is read, made or connected to yet.
+    """The storage at a location: a path or a URL. Nothing is read, made or connected to yet.
+
+    A remote one tries again what failed and may succeed later.
 
     Raises:
         InvalidRequest: it is not a location that this version knows.
@@ -26,14 +30,38 @@ def open_storage(location: str, access: StorageAccess = PLAIN_ACCESS) -> Storage
     if scheme == "file":
         return LocalStorage(_local_path(location))
     if scheme == "sftp":
-        # Loaded here: it takes as long as a short command takes to run.
-        from backthen.repository.storage.backends.sftp import SftpStorage
-
-        return RetryingStorage(SftpStorage(location, access), retry_for_s=access.retry_for_s)
+        return RetryingStorage(_sftp_storage(location, access), retry_for_s=access.retry_for_s)
+    if scheme in _BUCKET_SCHEMES:
+        return RetryingStorage(_bucket_storage(scheme, location, access), retry_for_s=access.retry_for_s)
     raise InvalidRequest(
         f"{scheme}:// is not a kind of location that this version knows",
-        hint="Give a folder on this machine, as a path or as file:///path, or one on a server: sftp://user@host/path.",
+        hint="Give a folder on this machine, or sftp://user@host/path, s3://bucket/prefix, gs://bucket/prefix or "
+        "az://container/prefix.",
     )
+
+
+def _sftp_storage(location: str, access: StorageAccess) -> Storage:
+    # Imported only here: that takes as long as a short command does.
+    from backthen.repository.storage.backends.sftp import SftpStorage
+
+    return SftpStorage(location, access)
+
+
+def _bucket_storage(scheme: str, location: str, access: StorageAccess) -> Storage:
+    from backthen.repository.storage.backends.bucket import BucketStorage
+    from backthen.repository.storage.backends.bucket_stores import BucketPlace
+
+    _, _, rest = location.partition("://")
+    bucket, _, prefix = rest.partition("/")
+    prefix = prefix.strip("/")
+    is_plain = all(part not in ("", ".", "..") and part.isprintable() for part in prefix.split("/") if prefix)
+    # The text is not shown: in other programs' URLs there may be a key before the `@`.
+    if not (_BUCKET.fullmatch(bucket) and is_plain):
+        raise InvalidRequest(
+            f"the location is not that of a bucket; it is written {scheme}://bucket/prefix",
+            hint="Credentials, region and endpoint come from the environment: see docs/storage.md.",
+        )
+    return BucketStorage(BucketPlace(scheme, bucket, prefix), access)
 
 
 def _local_path(location: str) -> Path:
