@@ -25,6 +25,9 @@ def requests(request: pytest.FixtureRequest, user: User, tree: Path, past: Path)
     many.mkdir()
     for number in range(FILES):
         (many / f"{number:03d}").write_bytes(b"x" * number)
+    with (tree / "disk").open("wb") as disk:
+        disk.truncate(256 << 20)
+        os.pwrite(disk.fileno(), b"middle", 128 << 20)
     user.snapshot(str(tree))
     log = user.home / "requests"
     module = "tests.support.request_log"
@@ -65,6 +68,18 @@ def test_small_file_is_read_in_one_request(requests: Path, tree: Path, past: Pat
             assert len((saved / f"{number:03d}").read_bytes()) == number
 
     assert counted(requests)["read"] == 3
+
+
+def test_holes_are_not_read_where_the_driver_tells_them(
+    request: pytest.FixtureRequest, requests: Path, tree: Path, past: Path
+) -> None:
+    subprocess.run(["cp", past / f"latest{tree}/disk", tree / "copy"], check=True)
+
+    assert (tree / "copy").stat().st_size == 256 << 20
+    assert (tree / "copy").stat().st_blocks <= (tree / "disk").stat().st_blocks
+    subprocess.run(["cmp", tree / "disk", tree / "copy"], check=True)
+    asked = counted(requests)
+    assert (asked["lseek"] > 0) == (asked["read"] < 10) == ("libfuse3" in request.node.name)
 
 
 def test_requests_are_told_apart(requests: Path, tree: Path, past: Path) -> None:
