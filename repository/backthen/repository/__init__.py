@@ -82,7 +82,7 @@ from backthen.repository.private import make_private_folder
 from backthen.repository.progress import Progress, Silent
 from backthen.repository.restore import Overwrite, RestoreReport, RestoreRequest, restore_tree
 from backthen.repository.source import ExclusionRules
-from backthen.repository.storage import Storage, StorageState, open_storage
+from backthen.repository.storage import Storage, StorageAccess, StorageState, open_storage
 from backthen.repository.times import parse_time
 
 __all__ = [
@@ -141,6 +141,7 @@ __all__ = [
     "SourceAmount",
     "Statistics",
     "Storage",
+    "StorageAccess",
     "StorageError",
     "StorageState",
     "TamperedError",

@@ -155,7 +155,7 @@ def _mount(job: _Job, *, is_foreground: bool) -> ExitCode:
     from backthen.fsmount import prepare_mountpoint
 
     prepare_mountpoint(job.mountpoint, repository_folder=local_folder(job.settings.location))
-    find_locked(job.settings)
+    find_locked(job.settings).close()
     password = read_password(job.settings.password, password_prompt(job.settings))
     return _serve_here(job, password) if is_foreground else _serve_in_background(job, password)
 

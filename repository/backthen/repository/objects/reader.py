@@ -28,7 +28,7 @@ from backthen.repository.objects.ahead import AheadWorkers
 from backthen.repository.objects.source import CacheUse, NotInMemory
 from backthen.repository.packs import RunPiece, SolidBody, open_segment
 from backthen.repository.packs.segment import FORM_RUN, FORM_SOLID
-from backthen.repository.storage import Storage, pack_name
+from backthen.repository.storage import CachedStorage, Storage, pack_name
 
 SEGMENT_CACHE_BYTES = 32 * fmt.MIB
 PAGE_CACHE_BYTES = 24 * fmt.MIB
@@ -52,7 +52,14 @@ class BlobReader:
         near: answers from memory at once, or raises `NotInMemory`.
     """
 
-    def __init__(self, storage: Storage, keys: RepositoryKeys, index: LocalIndex, refresh: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        storage: Storage,
+        keys: RepositoryKeys,
+        index: LocalIndex,
+        refresh: Callable[[], bool],
+        cached: CachedStorage | None = None,
+    ) -> None:
         """Read from `storage`.
 
         Args:
@@ -60,7 +67,9 @@ class BlobReader:
             keys: the repository's keys.
             index: where the blobs are.
             refresh: takes in what is new in the repository's index; whether anything was.
+            cached: the storage, where it is elsewhere and what was fetched is kept.
         """
+        self._cached = cached
         self._storage = storage
         self._keys = keys
         self._index = index
@@ -240,13 +249,27 @@ class BlobReader:
             raise MalformedError("it has fewer segments than the index says", name=name)
         begin, end = pack.offsets[number], pack.offsets[number + 1]
         try:
-            return open_segment(self._cipher(pack.id), number, self._storage.get(name, begin, end - begin), form)
+            return self._open(pack.id, number, begin, end, form)
         except TamperedError as error:
             raise TamperedError(f"segment {number} at byte {begin}: {error}", name=name) from error
         except MalformedError as error:
             raise MalformedError(f"segment {number} at byte {begin}: {error}", name=name) from error
         except NewerFormatError as error:
             raise NewerFormatError(f"{name}: {error}", hint=error.hint) from error
+
+    def _open(self, pack_id: PackId, number: int, begin: int, end: int, form: int) -> SolidBody | RunPiece:
+        """Fetch and open a segment; once more from the storage itself, where what was kept of it may be to blame."""
+        name = pack_name(pack_id)
+        sealed = self._storage.get(name, begin, end - begin)  # first: from afar the header comes with it
+        try:
+            return open_segment(self._cipher(pack_id), number, sealed, form)
+        except (TamperedError, MalformedError, NewerFormatError):
+            if self._cached is None:
+                raise
+            self._cached.forget(name)
+            self._ciphers.clear()
+            sealed = self._storage.get(name, begin, end - begin)
+            return open_segment(self._cipher(pack_id), number, sealed, form)
 
     def _cipher(self, pack_id: PackId) -> PackCipher:
         cipher = self._ciphers.get(pack_id)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from itertools import combinations, count
 from pathlib import Path
@@ -43,6 +43,8 @@ _CLASSES = {
 _WORKERS = 2
 _BYTES_IN_FLIGHT_MAX = 8 * fmt.MIB
 _PACKS_WAITING_MAX = 2
+_PUTS_AT_ONCE_MAX = 4
+"""Packs on their way to a storage that is far away: enough to fill the line while some of them wait for an answer."""
 _LOOKAHEAD_UNITS = 8
 _BEST_FIT_BELOW_BYTES = 4 * fmt.MIB
 _BLOBS_PER_INDEX = 65_536
@@ -295,7 +297,7 @@ class _Lane:
 
 
 class _PackUploads:
-    """Puts finished packs one after another, and an index object for every few of them."""
+    """Puts finished packs, and an index object for every few of them: one after another, or a few at once far away."""
 
     def __init__(
         self,
@@ -309,8 +311,11 @@ class _PackUploads:
         self._index = index
         self._indexed = indexed
         self._waiting: dict[int, list[IndexedPack]] = {}
-        self._slots = threading.BoundedSemaphore(_PACKS_WAITING_MAX)
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="store")
+        self._lock = threading.Lock()
+        at_once_max = min(storage.concurrency, _PUTS_AT_ONCE_MAX)
+        self._slots = threading.BoundedSemaphore(at_once_max + _PACKS_WAITING_MAX - 1)
+        self._pool = ThreadPoolExecutor(at_once_max, thread_name_prefix="store")
+        self._futures: set[Future[None]] = set()
         self._failure: BaseException | None = None
         self._is_closing = False
         self.bytes_added = 0
@@ -318,7 +323,9 @@ class _PackUploads:
     def submit(self, pack_class: int, built: BuiltPack, file: BinaryIO) -> None:
         """Store a pack in the background; waits while too many are waiting."""
         self._slots.acquire()
-        self._pool.submit(self._store, pack_class, built, file)
+        future = self._pool.submit(self._store, pack_class, built, file)
+        self._futures.add(future)
+        future.add_done_callback(self._futures.discard)
 
     def raise_failure(self) -> None:
         """Raise what failed in the background, if anything did."""
@@ -331,11 +338,15 @@ class _PackUploads:
 
     def flush(self) -> None:
         """Wait for all packs, and index those that are not yet."""
-        self._pool.submit(self._write_indexes).result()
+        wait(list(self._futures))
+        self.raise_failure()
+        waiting, self._waiting = self._waiting, {}
+        for _ in self._pool.map(self._write_index, waiting, waiting.values()):
+            pass
         self.raise_failure()
 
     def close(self) -> None:
-        """Stop the thread after the pack it is storing; the files of those that wait are removed."""
+        """Stop the threads after the packs they are storing; the files of those that wait are removed."""
         self._is_closing = True
         self._pool.shutdown(wait=True)
 
@@ -356,22 +367,21 @@ class _PackUploads:
             self._storage.put_file(pack_name(built.indexed.id), built.path)
         except ObjectExists as error:
             raise AssertionError("a pack with a fresh salt exists already") from error
-        self.bytes_added += built.length
-        packs = self._waiting.setdefault(pack_class, [])
-        packs.append(built.indexed)
-        blobs = sum(len(pack.prefixes) for pack in packs) // fmt.ID_PREFIX_BYTES
-        if len(packs) >= _PACKS_PER_INDEX or blobs >= _BLOBS_PER_INDEX:
-            self._write_index(pack_class)
+        with self._lock:
+            self.bytes_added += built.length
+            packs = self._waiting.setdefault(pack_class, [])
+            packs.append(built.indexed)
+            blobs = sum(len(pack.prefixes) for pack in packs) // fmt.ID_PREFIX_BYTES
+            if len(packs) < _PACKS_PER_INDEX and blobs < _BLOBS_PER_INDEX:
+                return
+            del self._waiting[pack_class]
+        self._write_index(pack_class, packs)
 
-    def _write_indexes(self) -> None:
-        for pack_class in list(self._waiting):
-            self._write_index(pack_class)
-
-    def _write_index(self, pack_class: int) -> None:
-        packs = self._waiting.pop(pack_class)
+    def _write_index(self, pack_class: int, packs: list[IndexedPack]) -> None:
         data = encode_index(self._keys, pack_class, packs)
         index_id = object_id(data)
         self._storage.put(index_name(index_id), data)
-        self.bytes_added += len(data)
-        self._index.add([(index_id, IndexObject(pack_class, tuple(packs)))])
-        self._indexed(packs)
+        with self._lock:
+            self.bytes_added += len(data)
+            self._index.add([(index_id, IndexObject(pack_class, tuple(packs)))])
+            self._indexed(packs)
