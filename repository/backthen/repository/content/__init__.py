@@ -1,6 +1,6 @@
 """Reading snapshots: trees by name and position, files by offset."""
 
-from backthen.repository.content.file import blobs_of, extents_from, read_file, read_xattrs
+from backthen.repository.content.file import blobs_of, extents_from, next_data, next_hole, read_file, read_xattrs
 from backthen.repository.content.tree import Node, SnapshotTree, distinct_leaves, entries_of
 
 __all__ = [
@@ -10,6 +10,8 @@ __all__ = [
     "distinct_leaves",
     "entries_of",
     "extents_from",
+    "next_data",
+    "next_hole",
     "read_file",
     "read_xattrs",
 ]
