@@ -66,6 +66,8 @@ from backthen.repository import (
     PathNotFound,
     RepositoryError,
     SnapshotInfo,
+    next_data,
+    next_hole,
     now_ns,
     read_file,
     read_xattrs,
@@ -295,6 +297,20 @@ class View:
             return file.text[offset : offset + length]
         file.ahead.follow(self.near, file.node.entry, offset, length)
         return read_file(source, file.node.entry, offset, length)
+
+    @_with_meaning
+    def next_data(self, source: BlobSource, file: OpenFile, offset: int) -> int | None:
+        """Where the first data at or after an offset is; None where there is none."""
+        if file.node is None:
+            return offset if offset < len(file.text) else None
+        return next_data(source, file.node.entry, offset)
+
+    @_with_meaning
+    def next_hole(self, source: BlobSource, file: OpenFile, offset: int) -> int | None:
+        """Where the first hole at or after an offset is, the end of the file being one; None from there on."""
+        if file.node is None:
+            return len(file.text) if offset < len(file.text) else None
+        return next_hole(source, file.node.entry, offset)
 
     @_with_meaning
     def target(self, source: BlobSource, number: int) -> bytes:

@@ -1,6 +1,14 @@
 """Reading snapshots: trees by name and position, files by offset."""
 
-from backthen.repository.content.file import blobs_of, expect_file, extents_from, read_file, read_xattrs
+from backthen.repository.content.file import (
+    blobs_of,
+    expect_file,
+    extents_from,
+    next_data,
+    next_hole,
+    read_file,
+    read_xattrs,
+)
 from backthen.repository.content.tree import Node, SnapshotTree, distinct_leaves, entries_of
 
 __all__ = [
@@ -11,6 +19,8 @@ __all__ = [
     "entries_of",
     "expect_file",
     "extents_from",
+    "next_data",
+    "next_hole",
     "read_file",
     "read_xattrs",
 ]
