@@ -14,6 +14,7 @@ from pathlib import Path
 from xml.sax.saxutils import escape
 
 import pytest
+from obstore.exceptions import GenericError
 
 from backthen.repository import InvalidRequest, ObjectExists, RepositoryExists, Storage, StorageAccess, StorageError
 from backthen.repository.errors import ObjectMissing
@@ -28,6 +29,7 @@ from backthen.repository.storage import (
     pack_name,
 )
 from backthen.repository.storage.backends.bucket import BucketStorage
+from backthen.repository.storage.backends.bucket_errors import read_answer
 from backthen.repository.storage.backends.bucket_stores import BucketPlace
 from tests.support.http_server import (
     Answer,
@@ -331,3 +333,10 @@ def test_credentials_that_may_not_delete_make_a_repository(s3_server: S3Server) 
         storage.put(CONFIG_NAME, b"config")
         assert storage.get(CONFIG_NAME) == b"config"
         storage.close()
+
+
+def test_a_range_at_the_very_end_of_an_object_in_azure_is_past_it() -> None:
+    error = GenericError(
+        "Generic MicrosoftAzure error: … InvalidRangeRequest { source: StartTooLarge { requested: 10 } }"
+    )
+    assert read_answer(error).is_past_the_end
