@@ -105,6 +105,9 @@ class _MemorySource:
     def page(self, ref: BlobRef, decode: Callable[[bytes], Page]) -> Page:
         return self.blobs.page(ref, decode, is_near=self.is_near)
 
+    def expect(self, ref: BlobRef, following: Iterator[BlobRef]) -> None:
+        """All is in memory."""
+
     def read(self, ref: BlobRef, offset: int = 0, length: int | None = None) -> bytes | memoryview:
         data = self.blobs.find(ref, is_near=self.is_near)
         return memoryview(data)[offset : None if length is None else offset + length]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -88,6 +88,9 @@ class MemoryBlobs:
                 self._pages.clear()
             self._pages[ref.id] = page
         return page
+
+    def expect(self, ref: BlobRef, following: Iterator[BlobRef]) -> None:
+        """All is in memory."""
 
     def read(self, ref: BlobRef, offset: int = 0, length: int | None = None) -> bytes | memoryview:
         """See `BlobSource.read`."""

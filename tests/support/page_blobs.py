@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from backthen.repository.crypto import BlobKind, RepositoryKeys
 from backthen.repository.model.entry import BlobRef
@@ -34,6 +34,9 @@ class PageBlobs:
         data = self.pages[ref.id]
         assert ref.length == len(data)
         return decode(data)
+
+    def expect(self, ref: BlobRef, following: Iterator[BlobRef]) -> None:
+        """All is in memory."""
 
     def read(self, ref: BlobRef, offset: int = 0, length: int | None = None) -> bytes | memoryview:
         """See `BlobSource.read`."""

@@ -51,11 +51,18 @@ def read_file(source: BlobSource, entry: Entry, offset: int, length: int) -> byt
     end = min(offset + length, entry.size)
     parts: list[bytes | memoryview] = []
     position = offset
-    for start, extent in extents_from(source, entry, offset) if offset < end else ():
+    extents = extents_from(source, entry, offset) if offset < end else iter(())
+    for start, extent in extents:
         inner = position - start
         count = min(extent.length - inner, end - position)
-        parts.append(bytes(count) if extent.is_hole else source.read(BlobRef(extent.id, extent.length), inner, count))
         position += count
+        if extent.is_hole:
+            parts.append(bytes(count))
+        else:
+            ref = BlobRef(extent.id, extent.length)
+            if position == end < entry.size:
+                source.expect(ref, _chunks(extents))
+            parts.append(source.read(ref, inner, count))
         if position == end:
             break
     if position < end:
@@ -68,6 +75,10 @@ def read_xattrs(source: BlobSource, entry: Entry) -> tuple[tuple[bytes, bytes], 
     if entry.xattr_blob is None:
         return entry.xattrs
     return decode_xattrs(bytes(source.read(entry.xattr_blob)))
+
+
+def _chunks(extents: Iterator[tuple[int, Extent]]) -> Iterator[BlobRef]:
+    return (BlobRef(extent.id, extent.length) for _, extent in extents if not extent.is_hole)
 
 
 def _list_extents(source: BlobSource, ref: BlobRef, offset: int) -> Iterator[tuple[int, Extent]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
 from typing import NamedTuple
@@ -25,6 +25,7 @@ from backthen.repository.index import LocalIndex, Location, PackRecord
 from backthen.repository.model.entry import BlobRef
 from backthen.repository.model.page import Page
 from backthen.repository.objects.ahead import AheadWorkers
+from backthen.repository.objects.fetching import Prefetcher
 from backthen.repository.objects.source import CacheUse, NotInMemory
 from backthen.repository.packs import RunPiece, SolidBody, open_segment
 from backthen.repository.packs.segment import FORM_RUN, FORM_SOLID
@@ -70,6 +71,7 @@ class BlobReader:
             cached: the storage, where it is elsewhere and what was fetched is kept.
         """
         self._cached = cached
+        self._far = None if cached is None else Prefetcher(cached, index)
         self._storage = storage
         self._keys = keys
         self._index = index
@@ -113,12 +115,20 @@ class BlobReader:
         except MalformedError as error:
             raise MalformedError(str(error), name=f"page {ref.id.hex()[:16]}") from error
         self._pages[key] = (page, ref.length * _DECODED_PAGE_FACTOR)
+        if self._far is not None and blocking:
+            self._far.pages_below(page)
         return page
 
     def read(self, ref: BlobRef, offset: int, length: int | None, *, blocking: bool) -> bytes | memoryview:
         """See `BlobSource.read`."""
         end = ref.length if length is None else min(offset + length, ref.length)
         return self._read(ref, offset, end, _CHUNK_KINDS, blocking=blocking)
+
+    def expect(self, ref: BlobRef, following: Iterator[BlobRef]) -> None:
+        """See `BlobSource.expect`."""
+        if self._far is not None:
+            with suppress(*_UNREADABLE, StorageError, NotInMemory):  # whoever reads on meets the same
+                self._far.follow(ref, following)
 
     def _read(
         self, ref: BlobRef, offset: int, end: int, kinds: tuple[BlobKind, BlobKind], *, blocking: bool
@@ -185,6 +195,8 @@ class BlobReader:
         self, pack: PackRecord, first: int, ref: BlobRef, offset: int, end: int, *, blocking: bool
     ) -> bytes | memoryview:
         parts: list[memoryview] = []
+        if self._far is not None and blocking and end - offset > fmt.RUN_PIECE_BYTES:
+            self._far.fetch(ref)
         while offset < end:
             number = offset // fmt.RUN_PIECE_BYTES
             piece = self._segment(pack, first + number, blocking=blocking).body
@@ -210,7 +222,10 @@ class BlobReader:
             return segment
         if not blocking:
             raise NotInMemory
-        return self._loaded(pack, number)
+        segment = self._loaded(pack, number)
+        if self._far is not None and pack.pack_class == fmt.PACK_CLASS_TREE:
+            self._far.bring(pack)
+        return segment
 
     def _loaded(self, pack: PackRecord, number: int) -> _Opened:
         key = (pack.id, number)
@@ -226,13 +241,17 @@ class BlobReader:
 
         Who comes from nowhere reads what is asked for alone: the segment before is then not in memory.
         """
-        if (pack.id, number - 1) not in self._segments:
+        is_in_order = (pack.id, number - 1) in self._segments
+        if self._far is not None:
+            self._far.go_on(pack, number, is_in_order=is_in_order)
+        if not is_in_order:
             return
         stop = pack.offsets[number] + _AHEAD_BYTES
         for ahead in range(number + 1, len(pack.counts)):
             if pack.offsets[ahead] > stop:
                 break
-            if (pack.id, ahead) not in self._segments:
+            is_near = self._far is None or self._far.is_near(pack, ahead)
+            if is_near and (pack.id, ahead) not in self._segments:
                 self._ahead.offer((pack.id, ahead), partial(self._open_ahead, pack, ahead))
 
     def _open_ahead(self, pack: PackRecord, number: int) -> None:
@@ -293,6 +312,9 @@ class _Source:
 
     def read(self, ref: BlobRef, offset: int = 0, length: int | None = None) -> bytes | memoryview:
         return self._reader.read(ref, offset, length, blocking=self._blocking)
+
+    def expect(self, ref: BlobRef, following: Iterator[BlobRef]) -> None:
+        self._reader.expect(ref, following)
 
 
 class _Opened(NamedTuple):

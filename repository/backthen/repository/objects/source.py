@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple, Protocol
 
 from backthen.repository.model.entry import BlobRef
@@ -27,7 +27,7 @@ class BlobSource(Protocol):
     There are two for each repository: one that may block on storage, and one that answers from memory at once or raises
     `NotInMemory`. Each verifies what it gives.
 
-    Both methods raise:
+    The first two methods raise:
         NotInMemory: only the source that must not block.
         TamperedError, MalformedError, MissingError: the blob is damaged or gone.
         StorageError: the storage failed.
@@ -39,4 +39,11 @@ class BlobSource(Protocol):
 
     def read(self, ref: BlobRef, offset: int = 0, length: int | None = None) -> bytes | memoryview:
         """Bytes `offset` to `offset + length` of the blob (to its end when None)."""
+        ...
+
+    def expect(self, ref: BlobRef, following: Iterator[BlobRef]) -> None:
+        """A blob is about to be read, and `following` after it if the reader goes on in order: a hint, which may wait.
+
+        `following` is read from only as far as that is likely, and may raise what the source raises.
+        """
         ...
