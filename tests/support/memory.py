@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -79,6 +79,10 @@ class MemoryBlobs:
         self.damaged.add(id_)
         self._pages.clear()
 
+    def expect(self, ref: BlobRef) -> bool:
+        """See `BlobSource.expect`."""
+        return True
+
     def page(self, ref: BlobRef, decode: Callable[[bytes], Page]) -> Page:
         """See `BlobSource.page`."""
         page = self._pages.get(ref.id)
@@ -88,9 +92,6 @@ class MemoryBlobs:
                 self._pages.clear()
             self._pages[ref.id] = page
         return page
-
-    def expect(self, ref: BlobRef, following: Iterator[BlobRef]) -> None:
-        """All is in memory."""
 
     def read(self, ref: BlobRef, offset: int = 0, length: int | None = None) -> bytes | memoryview:
         """See `BlobSource.read`."""

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from backthen.repository.storage import all_at_once, side_by_side
+from backthen.repository.storage import at_once, side_by_side
 from tests.support.distant_storage import DistantStorage
 from tests.support.memory_storage import MemoryStorage
 
@@ -47,6 +47,21 @@ def test_no_more_is_begun_than_may_wait() -> None:
     assert len(begun) <= AT_ONCE + 1
 
 
-def test_a_few_works_are_done_at_once() -> None:
+def test_a_few_pieces_of_work_are_done_at_once() -> None:
     meeting = threading.Barrier(2, timeout=PATIENCE_S)
-    assert {0, 1} == set(all_at_once(_distant(), meeting.wait, meeting.wait))
+    with at_once(_distant()) as begin:
+        one, other = begin(meeting.wait), begin(lambda: str(meeting.wait()))
+        assert {"0", "1"} == {str(one()), other()}
+
+
+def test_near_a_storage_work_is_done_when_it_is_begun() -> None:
+    done: list[int] = []
+    with at_once(_distant(1)) as begin:
+        result = begin(lambda: done.append(1))
+        assert ([1], None) == (done, result())
+
+
+@pytest.mark.parametrize("concurrency", [1, AT_ONCE])
+def test_work_that_fails_says_so_to_who_began_it(concurrency: int) -> None:
+    with pytest.raises(ZeroDivisionError), at_once(_distant(concurrency)) as begin:
+        begin(lambda: 1 // 0)()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from backthen.repository import clock, entropy
 from backthen.repository import format as fmt
-from backthen.repository.catalog import Catalog, ClientState, SnapshotInfo
+from backthen.repository.catalog import Catalog, ClientState, SnapshotInfo, Survey
 from backthen.repository.catalog.slots import OpenedSlot, open_with_password, put_slot, remove_foreign_slots
 from backthen.repository.content import SnapshotTree
 from backthen.repository.crypto import (
@@ -212,11 +212,21 @@ class Repository:
             CacheError: the client's state cannot be read.
         """
         infos = self.catalog.snapshots()
-        for damage in self.damage:
-            if str(damage) not in self._said:
-                self._said.add(str(damage))
-                _log.warning("a snapshot or log entry is damaged: %s", damage)
+        self._tell_damage()
         return infos
+
+    def survey(self) -> Survey:
+        """What there is when a snapshot is begun; damage is told as by `snapshots`.
+
+        Raises:
+            StorageError: the storage failed.
+            DamageError: a mark was damaged, or the storage shows an older or another past than this client saw.
+            NewerFormatError: a mark, log entry or root needs a newer version of the program.
+            CacheError: the client's state cannot be read.
+        """
+        survey = self.catalog.survey()
+        self._tell_damage()
+        return survey
 
     @property
     def damage(self) -> tuple[DamageError, ...]:
@@ -259,6 +269,12 @@ class Repository:
             StorageError: the storage failed.
         """
         return sum(stored.length for stored in self.storage.list("packs"))
+
+    def _tell_damage(self) -> None:
+        for damage in self.damage:
+            if str(damage) not in self._said:
+                self._said.add(str(damage))
+                _log.warning("a snapshot or log entry is damaged: %s", damage)
 
 
 def create_repository(storage: Storage, password: bytes, folders: Folders, client: Client) -> Repository:

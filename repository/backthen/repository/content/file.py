@@ -51,18 +51,11 @@ def read_file(source: BlobSource, entry: Entry, offset: int, length: int) -> byt
     end = min(offset + length, entry.size)
     parts: list[bytes | memoryview] = []
     position = offset
-    extents = extents_from(source, entry, offset) if offset < end else iter(())
-    for start, extent in extents:
+    for start, extent in extents_from(source, entry, offset) if offset < end else ():
         inner = position - start
         count = min(extent.length - inner, end - position)
+        parts.append(bytes(count) if extent.is_hole else source.read(BlobRef(extent.id, extent.length), inner, count))
         position += count
-        if extent.is_hole:
-            parts.append(bytes(count))
-        else:
-            ref = BlobRef(extent.id, extent.length)
-            if position == end < entry.size:
-                source.expect(ref, _chunks(extents))
-            parts.append(source.read(ref, inner, count))
         if position == end:
             break
     if position < end:
@@ -70,15 +63,49 @@ def read_file(source: BlobSource, entry: Entry, offset: int, length: int) -> byt
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
+def expect_file(source: BlobSource, entry: Entry, begin: int, end: int) -> int:
+    """Have bytes `begin` to `end` of a file opened in the background, as far as there is room; to where that is.
+
+    Raises:
+        RepositoryError, NotInMemory: as the source raises where it gives the list of extents.
+    """
+    for start, extent in extents_from(source, entry, begin):
+        if start >= end or not (extent.is_hole or source.expect(BlobRef(extent.id, extent.length))):
+            break
+        begin = start + extent.length
+    return begin
+
+
+def next_data(source: BlobSource, entry: Entry, offset: int) -> int | None:
+    """Where the first data of a file at or after `offset` is, or None where there is none.
+
+    Raises:
+        RepositoryError: as the source raises.
+    """
+    if entry.allocated == entry.size:
+        return offset if offset < entry.size else None
+    return next((max(start, offset) for start, found in extents_from(source, entry, offset) if not found.is_hole), None)
+
+
+def next_hole(source: BlobSource, entry: Entry, offset: int) -> int | None:
+    """Where the first hole of a file at or after `offset` is; its end counts as one. None from the end on.
+
+    Raises:
+        RepositoryError: as the source raises.
+    """
+    if offset >= entry.size:
+        return None
+    if entry.allocated == entry.size:
+        return entry.size
+    holes = (max(start, offset) for start, found in extents_from(source, entry, offset) if found.is_hole)
+    return next(holes, entry.size)
+
+
 def read_xattrs(source: BlobSource, entry: Entry) -> tuple[tuple[bytes, bytes], ...]:
     """The extended attributes of an entry as (name, value), sorted by name."""
     if entry.xattr_blob is None:
         return entry.xattrs
     return decode_xattrs(bytes(source.read(entry.xattr_blob)))
-
-
-def _chunks(extents: Iterator[tuple[int, Extent]]) -> Iterator[BlobRef]:
-    return (BlobRef(extent.id, extent.length) for _, extent in extents if not extent.is_hole)
 
 
 def _list_extents(source: BlobSource, ref: BlobRef, offset: int) -> Iterator[tuple[int, Extent]]:

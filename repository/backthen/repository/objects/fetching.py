@@ -6,12 +6,9 @@ one page of one soon reads others. How much is fetched ahead at one time is boun
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import chain
-
 from backthen.repository import format as fmt
 from backthen.repository.bounded import LRUCache
-from backthen.repository.ids import BlobId, PackId
+from backthen.repository.ids import PackId
 from backthen.repository.index import LocalIndex, PackRecord
 from backthen.repository.model.entry import BlobRef, Entry
 from backthen.repository.model.page import Child, Page
@@ -35,8 +32,6 @@ class Prefetcher:
         self._brought: LRUCache[PackId, int] = LRUCache(_REMEMBERED)
         self._fetched: LRUCache[PackId, int] = LRUCache(_REMEMBERED)
         self._in_order_bytes = 0
-        self._streams: LRUCache[BlobId, int] = LRUCache(_REMEMBERED)
-        self._latest: BlobId | None = None
 
     def bring(self, pack: PackRecord) -> None:
         """A page of a pack was read: fetch all of it, as much at a time as may be."""
@@ -48,9 +43,11 @@ class Prefetcher:
         """A segment is read: fetch what follows in its pack, the more the longer the reader has gone on in order.
 
         Packs are filled side by side, so who reads in order changes between them now and then: that alone is no reason
-        to begin anew. What follows a large chunk is left to `follow`, which knows where the file ends.
+        to begin anew. What follows a large chunk is left to who reads the file, and knows where it ends.
         """
-        here, after = pack.offsets[segment], pack.offsets[segment + 1]
+        if segment >= len(pack.counts):
+            return
+        here, after = pack.offsets[segment : segment + 2]
         if is_in_order:
             self._in_order_bytes += after - here
             window = max(2 * self._in_order_bytes, WINDOW_BYTES_MIN)
@@ -64,49 +61,35 @@ class Prefetcher:
             if begin < end:
                 self._fetched[pack.id] = self._cached.prefetch(pack_name(pack.id), begin, end - begin)
 
-    def is_near(self, pack: PackRecord, segment: int) -> bool:
-        """Whether a segment is near, or on its way."""
-        begin, end = pack.offsets[segment : segment + 2]
+    def fetch(self, pack: PackRecord, segments: range) -> bool:
+        """Fetch segments of a pack; whether there was room for all of them."""
+        begin, end = pack.offsets[segments.start], pack.offsets[segments.stop]
+        return self._cached.prefetch(pack_name(pack.id), begin, end - begin) == end
+
+    def is_near(self, pack: PackRecord, segments: range) -> bool:
+        """Whether segments are near, or on their way."""
+        begin, end = pack.offsets[segments.start], pack.offsets[segments.stop]
         return self._cached.is_near(pack_name(pack.id), begin, end - begin)
-
-    def follow(self, ref: BlobRef, following: Iterator[BlobRef]) -> None:
-        """A blob of a file is read: fetch those that follow, if the one before it was read as well."""
-        if ref.id == self._latest:
-            return
-        self._latest = ref.id
-        following_first = next(following, None)
-        if following_first is None:
-            return
-        window = self._streams.get(ref.id) or 0
-        self._streams[following_first.id] = min(4 * (window or WINDOW_BYTES_MIN), WINDOW_BYTES_MAX)
-        for blob in chain([ref, following_first], following) if window else ():
-            self.fetch(blob)
-            window -= blob.length
-            if window <= 0:
-                break
-
-    def fetch(self, ref: BlobRef) -> int:
-        """Fetch a blob; how many bytes of a pack it lies in."""
-        location = self._index.lookup(ref.id[: fmt.ID_PREFIX_BYTES])
-        if location is None:
-            return 0
-        pack, first = self._index.pack(location), location.segment
-        stop = first + (-(-ref.length // fmt.RUN_PIECE_BYTES) if pack.is_run(first) else 1)
-        if stop >= len(pack.offsets) or self._brought.get(pack.id) == pack.offsets[-1]:
-            return 0
-        begin, end = pack.offsets[first], pack.offsets[stop]
-        self._cached.prefetch(pack_name(pack.id), begin, end - begin)
-        return end - begin
 
     def pages_below(self, page: Page) -> None:
         """A page was read that was not in memory: whoever walks a tree reads those below it next."""
         room = _PAGES_BYTES_MAX
         for item in page.items:
             ref = item.ref if isinstance(item, Child) else item.page if isinstance(item, Entry) else None
-            if ref is not None:
-                room -= self.fetch(ref)
-                if room <= 0:
-                    break
+            location = None if ref is None else self._index.lookup(ref.id[: fmt.ID_PREFIX_BYTES])
+            if ref is not None and location is not None:
+                pack = self._index.pack(location)
+                segments = segments_of(pack, location.segment, ref)
+                if self._brought.get(pack.id) != pack.offsets[-1] and self.fetch(pack, segments):
+                    room -= pack.offsets[segments.stop] - pack.offsets[segments.start]
+                    if room <= 0:
+                        break
+
+
+def segments_of(pack: PackRecord, first: int, ref: BlobRef) -> range:
+    """The segments of a pack in which a blob lies that begins in `first`, as far as there are so many."""
+    count = -(-ref.length // fmt.RUN_PIECE_BYTES) if pack.is_run(first) else 1
+    return range(first, min(first + count, len(pack.counts)))
 
 
 def _end_of_run(pack: PackRecord, segment: int) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from typing import NamedTuple
@@ -12,6 +12,7 @@ from backthen.repository import format as fmt
 from backthen.repository.bounded import LRUCache
 from backthen.repository.crypto import BlobKind, PackCipher, RepositoryKeys, open_pack_cipher
 from backthen.repository.errors import (
+    CacheError,
     DamageError,
     MalformedError,
     MissingError,
@@ -25,7 +26,7 @@ from backthen.repository.index import LocalIndex, Location, PackRecord
 from backthen.repository.model.entry import BlobRef
 from backthen.repository.model.page import Page
 from backthen.repository.objects.ahead import AheadWorkers
-from backthen.repository.objects.fetching import Prefetcher
+from backthen.repository.objects.fetching import Prefetcher, segments_of
 from backthen.repository.objects.source import CacheUse, NotInMemory
 from backthen.repository.packs import RunPiece, SolidBody, open_segment
 from backthen.repository.packs.segment import FORM_RUN, FORM_SOLID
@@ -40,6 +41,8 @@ _BLOB_BYTES = 200
 """What one blob takes in memory besides its data: where it ends, and the id that it was found to have."""
 _AHEAD_BYTES = 4 * fmt.MIB
 """How far ahead of a reader segments are opened: stored bytes of a pack."""
+_EXPECTED_MAX = 256
+"""Segments that somebody said are read next."""
 _CHUNK_KINDS = (BlobKind.CHUNK, BlobKind.XATTR)
 _PAGE_KINDS = (BlobKind.PAGE, BlobKind.LIST)
 _UNREADABLE = (DamageError, ObjectMissing, NewerFormatError)
@@ -84,6 +87,7 @@ class BlobReader:
         self._locks = [threading.Lock() for _ in range(_LOCKS)]
         self._touched: tuple[PackId, int] | None = None
         self._ahead = AheadWorkers()
+        self._expected: LRUCache[tuple[PackId, int], bool] = LRUCache(_EXPECTED_MAX)
         self.source = _Source(self, blocking=True)
         self.near = _Source(self, blocking=False)
 
@@ -124,11 +128,27 @@ class BlobReader:
         end = ref.length if length is None else min(offset + length, ref.length)
         return self._read(ref, offset, end, _CHUNK_KINDS, blocking=blocking)
 
-    def expect(self, ref: BlobRef, following: Iterator[BlobRef]) -> None:
+    def expect(self, ref: BlobRef) -> bool:
         """See `BlobSource.expect`."""
-        if self._far is not None:
-            with suppress(*_UNREADABLE, StorageError, NotInMemory):  # whoever reads on meets the same
-                self._far.follow(ref, following)
+        with suppress(CacheError):
+            location = self._index.lookup(ref.id[: fmt.ID_PREFIX_BYTES])
+            if location is not None:
+                pack = self._index.pack(location)
+                numbers = segments_of(pack, location.segment, ref)
+                if self._far is None:
+                    return self._expect_segments(pack, numbers)
+                is_coming = self._far.fetch(pack, numbers)
+                self._expect_segments(pack, numbers)
+                return is_coming
+        return True
+
+    def _expect_segments(self, pack: PackRecord, numbers: range) -> bool:
+        for number in numbers:
+            key = (pack.id, number)
+            if key not in self._segments and not self._ahead.offer(key, partial(self._open_ahead, pack, number)):
+                return False
+            self._expected[key] = True
+        return True
 
     def _read(
         self, ref: BlobRef, offset: int, end: int, kinds: tuple[BlobKind, BlobKind], *, blocking: bool
@@ -196,7 +216,7 @@ class BlobReader:
     ) -> bytes | memoryview:
         parts: list[memoryview] = []
         if self._far is not None and blocking and end - offset > fmt.RUN_PIECE_BYTES:
-            self._far.fetch(ref)
+            self._far.fetch(pack, segments_of(pack, first, ref))
         while offset < end:
             number = offset // fmt.RUN_PIECE_BYTES
             piece = self._segment(pack, first + number, blocking=blocking).body
@@ -216,7 +236,9 @@ class BlobReader:
         key = (pack.id, number)
         if key != self._touched:
             self._touched = key
-            self._read_ahead(pack, number)
+            # Who says what comes next knows better than the order of the pack.
+            if key not in self._expected:
+                self._read_ahead(pack, number)
         segment = self._segments.get(key)
         if segment is not None:
             return segment
@@ -250,7 +272,7 @@ class BlobReader:
         for ahead in range(number + 1, len(pack.counts)):
             if pack.offsets[ahead] > stop:
                 break
-            is_near = self._far is None or self._far.is_near(pack, ahead)
+            is_near = self._far is None or self._far.is_near(pack, range(ahead, ahead + 1))
             if is_near and (pack.id, ahead) not in self._segments:
                 self._ahead.offer((pack.id, ahead), partial(self._open_ahead, pack, ahead))
 
@@ -313,8 +335,8 @@ class _Source:
     def read(self, ref: BlobRef, offset: int = 0, length: int | None = None) -> bytes | memoryview:
         return self._reader.read(ref, offset, length, blocking=self._blocking)
 
-    def expect(self, ref: BlobRef, following: Iterator[BlobRef]) -> None:
-        self._reader.expect(ref, following)
+    def expect(self, ref: BlobRef) -> bool:
+        return self._reader.expect(ref)
 
 
 class _Opened(NamedTuple):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 from backthen.repository.model.entry import BlobRef
@@ -27,7 +27,7 @@ class BlobSource(Protocol):
     There are two for each repository: one that may block on storage, and one that answers from memory at once or raises
     `NotInMemory`. Each verifies what it gives.
 
-    The first two methods raise:
+    `page` and `read` raise:
         NotInMemory: only the source that must not block.
         TamperedError, MalformedError, MissingError: the blob is damaged or gone.
         StorageError: the storage failed.
@@ -41,9 +41,9 @@ class BlobSource(Protocol):
         """Bytes `offset` to `offset + length` of the blob (to its end when None)."""
         ...
 
-    def expect(self, ref: BlobRef, following: Iterator[BlobRef]) -> None:
-        """A blob is about to be read, and `following` after it if the reader goes on in order: a hint, which may wait.
+    def expect(self, ref: BlobRef) -> bool:
+        """Begin to open a blob that will be read soon, in the background; whether there was room for it.
 
-        `following` is read from only as far as that is likely, and may raise what the source raises.
+        It never waits, and what fails is told to whoever reads the blob.
         """
         ...

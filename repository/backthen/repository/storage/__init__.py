@@ -25,7 +25,7 @@ from backthen.repository.storage.names import (
 )
 from backthen.repository.storage.object_cache import CACHE_BYTES_MAX, ObjectCache, cached_bytes, clear_cached
 from backthen.repository.storage.pacing import Pace
-from backthen.repository.storage.side_by_side import all_at_once, side_by_side
+from backthen.repository.storage.side_by_side import at_once, side_by_side
 from backthen.repository.storage.wrappers.cached import CachedStorage
 from backthen.repository.storage.wrappers.observed import ObservedStorage, StorageState
 from backthen.repository.storage.wrappers.retrying import RetryingStorage
@@ -44,7 +44,7 @@ __all__ = [
     "StorageAccess",
     "StorageState",
     "StoredObject",
-    "all_at_once",
+    "at_once",
     "cached_bytes",
     "check_folder",
     "check_object_name",

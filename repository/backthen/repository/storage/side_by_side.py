@@ -5,13 +5,22 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from itertools import islice
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from backthen.repository.storage.contract import Storage
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
+
+
+class Begin(Protocol):
+    """Begins a piece of work; what it returns waits for its end, and returns or raises what the work does."""
+
+    def __call__(self, work: Callable[[], _Result]) -> Callable[[], _Result]:
+        """Begin it."""
+        ...
 
 
 def side_by_side(storage: Storage, work: Callable[[_Item], _Result], items: Iterable[_Item]) -> Iterator[_Result]:
@@ -24,17 +33,42 @@ def side_by_side(storage: Storage, work: Callable[[_Item], _Result], items: Iter
         yield from map(work, items)
         return
     rest = iter(items)
-    pool = ThreadPoolExecutor(storage.concurrency, thread_name_prefix="side_by_side")
-    try:
+    with _threads(storage) as pool:
         begun: deque[Future[_Result]] = deque(pool.submit(work, item) for item in islice(rest, storage.concurrency))
         while begun:
             result = begun.popleft().result()
             begun.extend(pool.submit(work, item) for item in islice(rest, 1))
             yield result
+
+
+@contextmanager
+def at_once(storage: Storage) -> Iterator[Begin]:
+    """For a few different pieces of work: each is done in a thread from when it is begun.
+
+    Where `storage.concurrency` is 1 it is done here, and raises, when it is begun. All results must be asked for before
+    the end of the `with`.
+    """
+    if storage.concurrency == 1:
+        yield _do_here
+        return
+    with _threads(storage) as pool:
+
+        def begin(work: Callable[[], _Result]) -> Callable[[], _Result]:
+            return pool.submit(work).result
+
+        yield begin
+
+
+def _do_here(work: Callable[[], _Result]) -> Callable[[], _Result]:
+    result = work()
+    return lambda: result
+
+
+@contextmanager
+def _threads(storage: Storage) -> Iterator[ThreadPoolExecutor]:
+    """Threads that nobody waits for when something failed: what they still ask the storage for ends by itself."""
+    pool = ThreadPoolExecutor(storage.concurrency, thread_name_prefix="side_by_side")
+    try:
+        yield pool
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
-
-
-def all_at_once(storage: Storage, *works: Callable[[], _Result]) -> list[_Result]:
-    """What each of a few works returns, done as `side_by_side` does them."""
-    return list(side_by_side(storage, lambda work: work(), works))
