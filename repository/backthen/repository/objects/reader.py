@@ -39,8 +39,9 @@ _CIPHERS_MAX = 64
 _LOCKS = 64
 _BLOB_BYTES = 200
 """What one blob takes in memory besides its data: where it ends, and the id that it was found to have."""
-_AHEAD_BYTES = 4 * fmt.MIB
-"""How far ahead of a reader segments are opened: stored bytes of a pack."""
+_AHEAD_BYTES = 2 * fmt.MIB
+"""How far ahead of a reader segments are opened: stored bytes of a pack. Several packs are read at once, and text is
+four times as long when it is opened, so more of it would leave the cache before it is asked for."""
 _EXPECTED_MAX = 256
 """Segments that somebody said are read next."""
 _CHUNK_KINDS = (BlobKind.CHUNK, BlobKind.XATTR)
