@@ -63,6 +63,7 @@ class Opcode(enum.IntEnum):
     FALLOCATE = 43
     READDIRPLUS = 44
     RENAME2 = 45
+    LSEEK = 46
     COPY_FILE_RANGE = 47
     TMPFILE = 51
 
@@ -100,7 +101,10 @@ REQUEST = Struct("=IIQQIIIHH")
 _REPLY = Struct("=IiQ")
 READING = Struct("=QQI")
 """Handle, offset and size in bytes, of files and directories."""
+SEEKING = Struct("=QQII")
+"""Handle, offset, and what to look for; then nothing."""
 HANDLE = Struct("=Q")
+OFFSET = Struct("=Q")
 FLAGS = Struct("=I")
 XATTR = Struct("=II")
 """Size in bytes: how much room there is, or is needed."""

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import tzinfo
 from functools import wraps
 from typing import Concatenate, NamedTuple, ParamSpec, TypeVar
 
 from backthen.fsmount.view.activity import Activity
+from backthen.fsmount.view.ahead import Ahead
 from backthen.fsmount.view.at import At, Times, group_by_host
 from backthen.fsmount.view.attributes import (
     ACL_NAMES,
@@ -65,6 +66,8 @@ from backthen.repository import (
     PathNotFound,
     RepositoryError,
     SnapshotInfo,
+    next_data,
+    next_hole,
     now_ns,
     read_file,
     read_xattrs,
@@ -120,10 +123,12 @@ class OpenFile:
     Attributes:
         node: a file of a snapshot, or None.
         text: what any other file holds; it stays as it was at the opening.
+        ahead: how it is read.
     """
 
     node: Node | None
     text: bytes = b""
+    ahead: Ahead = field(default_factory=Ahead)
 
     @property
     def is_lasting(self) -> bool:
@@ -290,7 +295,22 @@ class View:
         """Bytes of a file; fewer than `length` at its end."""
         if file.node is None:
             return file.text[offset : offset + length]
+        file.ahead.follow(self.near, file.node.entry, offset, length)
         return read_file(source, file.node.entry, offset, length)
+
+    @_with_meaning
+    def next_data(self, source: BlobSource, file: OpenFile, offset: int) -> int | None:
+        """Where the first data at or after an offset is; None where there is none."""
+        if file.node is None:
+            return offset if offset < len(file.text) else None
+        return next_data(source, file.node.entry, offset)
+
+    @_with_meaning
+    def next_hole(self, source: BlobSource, file: OpenFile, offset: int) -> int | None:
+        """Where the first hole at or after an offset is, the end of the file being one; None from there on."""
+        if file.node is None:
+            return len(file.text) if offset < len(file.text) else None
+        return next_hole(source, file.node.entry, offset)
 
     @_with_meaning
     def target(self, source: BlobSource, number: int) -> bytes:

@@ -12,6 +12,7 @@ from backthen.repository import format as fmt
 from backthen.repository.bounded import LRUCache
 from backthen.repository.crypto import BlobKind, PackCipher, RepositoryKeys, open_pack_cipher
 from backthen.repository.errors import (
+    CacheError,
     DamageError,
     MalformedError,
     MissingError,
@@ -39,6 +40,8 @@ _BLOB_BYTES = 200
 """What one blob takes in memory besides its data: where it ends, and the id that it was found to have."""
 _AHEAD_BYTES = 4 * fmt.MIB
 """How far ahead of a reader segments are opened: stored bytes of a pack."""
+_EXPECTED_MAX = 256
+"""Segments that somebody said are read next."""
 _CHUNK_KINDS = (BlobKind.CHUNK, BlobKind.XATTR)
 _PAGE_KINDS = (BlobKind.PAGE, BlobKind.LIST)
 _UNREADABLE = (DamageError, ObjectMissing, NewerFormatError)
@@ -82,6 +85,7 @@ class BlobReader:
         self._locks = [threading.Lock() for _ in range(_LOCKS)]
         self._touched: tuple[PackId, int] | None = None
         self._ahead = AheadWorkers()
+        self._expected: LRUCache[tuple[PackId, int], bool] = LRUCache(_EXPECTED_MAX)
         self.source = _Source(self, blocking=True)
         self.near = _Source(self, blocking=False)
 
@@ -119,6 +123,24 @@ class BlobReader:
         """See `BlobSource.read`."""
         end = ref.length if length is None else min(offset + length, ref.length)
         return self._read(ref, offset, end, _CHUNK_KINDS, blocking=blocking)
+
+    def expect(self, ref: BlobRef) -> bool:
+        """See `BlobSource.expect`."""
+        with suppress(CacheError):
+            location = self._index.lookup(ref.id[: fmt.ID_PREFIX_BYTES])
+            if location is not None:
+                pack, first = self._index.pack(location), location.segment
+                count = -(-ref.length // fmt.RUN_PIECE_BYTES) if pack.is_run(first) else 1
+                return self._expect_segments(pack, range(first, min(first + count, len(pack.counts))))
+        return True
+
+    def _expect_segments(self, pack: PackRecord, numbers: range) -> bool:
+        for number in numbers:
+            key = (pack.id, number)
+            if key not in self._segments and not self._ahead.offer(key, partial(self._open_ahead, pack, number)):
+                return False
+            self._expected[key] = True
+        return True
 
     def _read(
         self, ref: BlobRef, offset: int, end: int, kinds: tuple[BlobKind, BlobKind], *, blocking: bool
@@ -204,7 +226,9 @@ class BlobReader:
         key = (pack.id, number)
         if key != self._touched:
             self._touched = key
-            self._read_ahead(pack, number)
+            # Who says what comes next knows better than the order of the pack.
+            if key not in self._expected:
+                self._read_ahead(pack, number)
         segment = self._segments.get(key)
         if segment is not None:
             return segment
@@ -293,6 +317,9 @@ class _Source:
 
     def read(self, ref: BlobRef, offset: int = 0, length: int | None = None) -> bytes | memoryview:
         return self._reader.read(ref, offset, length, blocking=self._blocking)
+
+    def expect(self, ref: BlobRef) -> bool:
+        return self._reader.expect(ref)
 
 
 class _Opened(NamedTuple):

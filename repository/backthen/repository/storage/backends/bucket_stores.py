@@ -112,6 +112,7 @@ def _s3_store(
     # Of the names that obstore has for it the one that wins over all others, those in the environment among them.
     config["aws_endpoint_url_s3"] = endpoint.rstrip("/")
     config["aws_disable_bulk_delete"] = "true"  # not all servers have it, and a single name gains nothing
+    config["aws_checksum_algorithm"] = "SHA256"  # which a bucket with object lock insists on
     key_id, secret, token = (config.pop(name, None) for name in (_KEY_ID, _SECRET, _TOKEN))
     if key_id is None:
         return S3Store(bucket, prefix=prefix, config=config, client_options=client, retry_config=retry)  # type: ignore[arg-type]
