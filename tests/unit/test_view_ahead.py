@@ -104,3 +104,8 @@ def test_a_list_that_is_not_in_memory_is_not_waited_for(scene: Scene) -> None:
     for number in range(4):
         scene.read(number * MIB, MIB)
     assert set() == scene.expected()
+
+
+def test_nothing_is_looked_up_for_a_file_that_one_request_covers(scene: Scene) -> None:
+    scene.read(0, CHUNKS * MIB)
+    assert [] == scene.blobs.expected

@@ -33,6 +33,8 @@ class Ahead:
     def follow(self, near: BlobSource, entry: Entry, offset: int, length: int) -> None:
         """Take note of a request, and say what comes after it: as much as was read in order, within the bound."""
         end = offset + length
+        if end >= entry.size:
+            return
         if abs(offset - self._end) > STRAY_BYTES:
             self._begin, self._end, self._expected = offset, end, end
             return

@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import tzinfo
 from functools import wraps
+from itertools import islice
 from typing import Concatenate, NamedTuple, ParamSpec, TypeVar
 
 from backthen.fsmount.view.activity import Activity
@@ -255,20 +256,16 @@ class View:
         if directory.located is None:
             return list(directory.frozen[after : after + LISTED_MAX])
         snapshot, node = directory.located
-        listed: list[Listed] = []
-        remember, base, start, describe = self._recent.put, snapshot.base, node.position, snapshot.describe
+        children: list[Node] = []
         try:
-            for child in snapshot.tree.children(source, node, after=after):
-                place, position, name, entry = child
-                number = base + position
-                listed.append(Listed(name, describe(entry, number), place - start))
-                remember(number, Located(snapshot, child))
-                if len(listed) == LISTED_MAX:
-                    break
+            for child in islice(snapshot.tree.children(source, node, after=after), LISTED_MAX):
+                children.append(child)  # one by one: what came before a failure is kept
         except (NotInMemory, RepositoryError):
-            if not listed:
+            if not children:
                 raise
-        return listed
+        base, start, describe = snapshot.base, node.position, snapshot.describe
+        self._recent.put_all({base + child.position: Located(snapshot, child) for child in children})
+        return [Listed(name, describe(entry, base + at), place - start) for place, at, name, entry in children]
 
     @_with_meaning
     def open_file(self, source: BlobSource, number: int) -> OpenFile:
