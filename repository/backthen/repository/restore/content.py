@@ -13,7 +13,7 @@ import msgspec
 from backthen.repository import format as fmt
 from backthen.repository.content import extents_from, read_xattrs
 from backthen.repository.errors import DamageError, MalformedError
-from backthen.repository.model.entry import BlobRef, Entry, Extent
+from backthen.repository.model.entry import BlobRef, Entry, Extent, unpack_extents
 from backthen.repository.objects.source import BlobSource
 from backthen.repository.source import Xattrs
 
@@ -24,6 +24,7 @@ _BATCH_BYTES_MAX = fmt.SEGMENT_BODY_BYTES_MAX
 _BATCH_CHUNKS_MAX = 512
 """As many buffers as every system writes in one call."""
 _OWNER_MODE = 0o700
+_ONE_EXTENT_BYTES = 40
 
 
 def safe_attributes(source: BlobSource, entry: Entry) -> tuple[Entry, Xattrs, str]:
@@ -34,6 +35,8 @@ def safe_attributes(source: BlobSource, entry: Entry) -> tuple[Entry, Xattrs, st
     Raises:
         StorageError: the storage failed.
     """
+    if entry.xattr_blob is None:
+        return entry, entry.xattrs, ""
     try:
         return entry, read_xattrs(source, entry), ""
     except DamageError as error:
@@ -41,18 +44,41 @@ def safe_attributes(source: BlobSource, entry: Entry) -> tuple[Entry, Xattrs, st
         return private, (), f"its extended attributes are lost, so it is for its owner alone now: {error}"
 
 
+def has_one_chunk_at_most(entry: Entry) -> bool:
+    """Whether one call writes a file."""
+    return entry.page is None and len(entry.extents) <= _ONE_EXTENT_BYTES
+
+
 class ContentWriter:
     """Writes the content of files, the chunks of a large one side by side; close it when done."""
 
     def __init__(self, source: BlobSource, on_bytes: Callable[[int], None]) -> None:
-        """Read chunks from `source`; `on_bytes` is told of each that is written."""
+        """Read chunks from `source`; `on_bytes` is told of what is written of a file of several."""
         self._source = source
-        self._on_bytes = on_bytes
         self._pool = ThreadPoolExecutor(_WORKERS, thread_name_prefix="write")
+        self._on_bytes = on_bytes
 
     def close(self) -> None:
         """Stop the threads."""
         self._pool.shutdown()
+
+    def write_only_chunk(self, entry: Entry, descriptor: int) -> int:
+        """Write a file that `has_one_chunk_at_most` likewise, in this thread alone.
+
+        Raises:
+            OSError: it cannot be written.
+            RepositoryError: the content cannot be read from the repository.
+        """
+        extent = next(unpack_extents(entry.extents), None)
+        if (extent.length if extent is not None else 0) != entry.size:
+            raise MalformedError("the extents of a file do not fill it")
+        if extent is None:
+            return 0
+        if extent.is_hole:
+            os.ftruncate(descriptor, entry.size)
+            return 0
+        _write_all(descriptor, [_read_chunk(self._source, extent)], 0)
+        return extent.length
 
     def write(self, entry: Entry, descriptor: int) -> int:
         """Write a file into an open empty one; returns how many bytes were not in holes.
@@ -65,12 +91,9 @@ class ContentWriter:
         under_way: deque[Future[None]] = deque()
         try:
             for batch in _batches(self._source, _checked_extents(self._source, entry)):
-                if batch.length == entry.size:
-                    self._write_batch(descriptor, batch)
-                else:
-                    if len(under_way) == _BATCHES_UNDER_WAY_MAX:
-                        under_way.popleft().result()
-                    under_way.append(self._pool.submit(self._write_batch, descriptor, batch))
+                if len(under_way) == _BATCHES_UNDER_WAY_MAX:
+                    under_way.popleft().result()
+                under_way.append(self._pool.submit(self._write_batch, descriptor, batch))
                 written += batch.length
                 self._on_bytes(batch.length)
             while under_way:
