@@ -47,3 +47,7 @@ class PageBlobs:
     def read_together(self, refs: Sequence[BlobRef]) -> list[bytes | memoryview]:
         """See `BlobSource.read_together`."""
         return [self.read(ref) for ref in refs]
+
+    def expect(self, ref: BlobRef) -> bool:
+        """See `BlobSource.expect`."""
+        return True

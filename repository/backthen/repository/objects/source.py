@@ -27,7 +27,7 @@ class BlobSource(Protocol):
     There are two for each repository: one that may block on storage, and one that answers from memory at once or raises
     `NotInMemory`. Each verifies what it gives.
 
-    All but `segment_of` raise:
+    `page`, `read` and `read_together` raise:
         NotInMemory: only the source that must not block.
         TamperedError, MalformedError, MissingError: the blob is damaged or gone.
         StorageError: the storage failed.
@@ -51,4 +51,11 @@ class BlobSource(Protocol):
 
     def read_together(self, refs: Sequence[BlobRef]) -> list[bytes | memoryview]:
         """Several blobs whole, best of one segment: where they are all that is in it, it is not kept in memory."""
+        ...
+
+    def expect(self, ref: BlobRef) -> bool:
+        """Begin to open a blob that will be read soon, in the background; whether there was room for it.
+
+        It never waits, and what fails is told to whoever reads the blob.
+        """
         ...
