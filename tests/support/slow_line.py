@@ -23,7 +23,8 @@ import contextlib
 import json
 import sys
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -141,6 +142,16 @@ class SlowLine:
     def cut_after(self, sent: int) -> None:
         """Do so when the client will have sent that many bytes more."""
         self._cut_at = self._up.bytes_carried + sent
+
+    @contextmanager
+    def unlimited(self) -> Iterator[None]:
+        """Carry as much as comes in no time, for what need not be measured."""
+        slow = self._up, self._down, self._round_trip_s
+        self._up, self._down, self._round_trip_s = _Direction(0.0, None), _Direction(0.0, None), 0.0
+        try:
+            yield
+        finally:
+            self._up, self._down, self._round_trip_s = slow
 
     def stall(self) -> None:
         """Carry nothing any more, and break nothing."""

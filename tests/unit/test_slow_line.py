@@ -116,6 +116,13 @@ def test_it_carries_no_more_than_it_can(server: tuple[str, int]) -> None:
     assert (500_000, 500_000) == line.counts[2:]
 
 
+def test_what_need_not_be_measured_is_carried_at_once(server: tuple[str, int]) -> None:
+    with SlowLine(server, round_trip_s=PATIENCE_S, bytes_per_s=1.0) as line:
+        with line.unlimited(), _connect(line) as connection:
+            assert _ask(connection) == QUESTION
+        assert (0, 0) == line.counts[2:]
+
+
 def test_a_cut_line_breaks_off_and_lets_nobody_through_until_it_is_mended(server: tuple[str, int]) -> None:
     with SlowLine(server, round_trip_s=0.0) as line:
         with _connect(line) as connection:

@@ -37,9 +37,11 @@ from backthen.repository.storage import (
     parse_root_name,
     root_name,
 )
+from backthen.repository.storage.backends.sftp import SftpStorage
 from tests.support.flaky_storage import FlakyStorage
 from tests.support.memory_storage import MemoryStorage
 from tests.support.s3_server import S3Server
+from tests.support.ssh_server import SshServer
 
 RACERS = 16
 
@@ -53,6 +55,13 @@ def _local(folder: Path) -> Storage:
 def _bucket(request: pytest.FixtureRequest) -> Storage:
     server: S3Server = request.getfixturevalue("s3_server")
     return open_storage(server.new_location(), server.access)
+
+
+def _sftp(request: pytest.FixtureRequest, folder: Path) -> Storage:
+    server: SshServer = request.getfixturevalue("ssh_server")
+    storage = SftpStorage(server.location(folder / "repository"), server.access)
+    storage.create()
+    return storage
 
 
 def _cached(storage: Storage, folder: Path) -> Storage:
@@ -72,6 +81,8 @@ BACKENDS: dict[str, Callable[[Path, pytest.FixtureRequest], Storage]] = {
     "memory": lambda *_: MemoryStorage(),
     "observed": lambda folder, _: ObservedStorage(_local(folder)),
     "retrying": lambda *_: RetryingStorage(MemoryStorage()),
+    "sftp": lambda folder, request: _sftp(request, folder),
+    "sftp, stacked": lambda folder, request: _cached(RetryingStorage(_sftp(request, folder)), folder),
     "stacked": lambda folder, _: _cached(ObservedStorage(RetryingStorage(_distant())), folder),
 }
 
@@ -339,7 +350,8 @@ def test_relative_and_home_locations(tmp_path: Path, monkeypatch: pytest.MonkeyP
         "",
         "file://",
         "file://elsewhere/path",
-        "sftp://host/path",
+        "sftp://host",
+        "sftp://user:secret@host/path",
         "s3://x",
         "s3:///path",
         "s3://key:secret@bucket/path",

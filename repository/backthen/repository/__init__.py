@@ -19,7 +19,16 @@ from backthen.repository.catalog import (
 from backthen.repository.catalog.slots import SlotInfo
 from backthen.repository.clock import monotonic_ns, now_ns
 from backthen.repository.compression import Compression, parse_compression
-from backthen.repository.content import Node, SnapshotTree, extents_from, next_data, next_hole, read_file, read_xattrs
+from backthen.repository.content import (
+    Node,
+    SnapshotTree,
+    expect_file,
+    extents_from,
+    next_data,
+    next_hole,
+    read_file,
+    read_xattrs,
+)
 from backthen.repository.errors import (
     AmbiguousSnapshot,
     CacheError,
@@ -157,6 +166,7 @@ __all__ = [
     "count_source",
     "create_repository",
     "create_snapshot",
+    "expect_file",
     "extents_from",
     "filter_snapshots",
     "find_repository",

@@ -17,7 +17,7 @@ from backthen.cli.passwords import PasswordSource, Terminal, has_terminal, read_
 from backthen.cli.settings import Settings, absolute_location
 
 if TYPE_CHECKING:
-    from backthen.repository import Repository
+    from backthen.repository import Repository, Storage
 
 _WARNING = (
     "Without the password everything in the repository is lost for ever. It cannot be recovered: not by you, not by\n"
@@ -35,18 +35,19 @@ def init(location: str | None, new_password: PasswordSource | None) -> ExitCode:
     The first one that is made at a LOCATION becomes the default of this user. Without LOCATION it is made where
     --repository or the configuration says, or else in the user's data folder.
     """
+    from backthen.cli.reaching import storage_at
     from backthen.cli.session import client, folders, start_logging
-    from backthen.repository import create_repository, open_storage
+    from backthen.repository import create_repository
 
     settings = current_settings()
     if location is not None:
         check_not_empty("LOCATION", location)
         settings = replace(settings, location=absolute_location(location), is_location_given=True)
     start_logging(settings)
-    _check_free(settings)
+    storage = storage_at(settings)
+    _check_free(settings, storage)
     source = new_password or settings.password
     password = read_new_password(source, f"New password of {shown_text(settings.location)}")
-    storage = open_storage(settings.location)
     with create_repository(storage, password, folders(settings), client()) as repository:
         is_recorded = location is not None and _record(settings)
         if settings.json:
@@ -57,7 +58,7 @@ def init(location: str | None, new_password: PasswordSource | None) -> ExitCode:
     return ExitCode.DONE
 
 
-def _check_free(settings: Settings) -> None:
+def _check_free(settings: Settings, storage: Storage) -> None:
     """Look for a repository before a password is asked for.
 
     Raises:
@@ -71,11 +72,10 @@ def _check_free(settings: Settings) -> None:
         RepositoryExists,
         RepositoryNotFound,
         find_repository,
-        open_storage,
     )
 
     try:
-        find_repository(open_storage(settings.location), folders(settings))
+        find_repository(storage, folders(settings))
     except RepositoryNotFound:
         return
     except (DamageError, NewerFormatError):  # There is one, which is all that is asked here.

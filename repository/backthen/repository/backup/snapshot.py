@@ -285,4 +285,5 @@ def _open_sink(plan: _Plan, usable: dict[PackId, int]) -> BlobWriter | BlobCount
         usable=set(usable),
         spool=repository.spool,
         compression=plan.request.compression,
+        cached=repository.cached,
     )

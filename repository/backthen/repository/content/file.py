@@ -63,6 +63,19 @@ def read_file(source: BlobSource, entry: Entry, offset: int, length: int) -> byt
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
+def expect_file(source: BlobSource, entry: Entry, begin: int, end: int) -> int:
+    """Have bytes `begin` to `end` of a file opened in the background, as far as there is room; to where that is.
+
+    Raises:
+        RepositoryError, NotInMemory: as the source raises where it gives the list of extents.
+    """
+    for start, extent in extents_from(source, entry, begin):
+        if start >= end or not (extent.is_hole or source.expect(BlobRef(extent.id, extent.length))):
+            break
+        begin = start + extent.length
+    return begin
+
+
 def next_data(source: BlobSource, entry: Entry, offset: int) -> int | None:
     """Where the first data of a file at or after `offset` is, or None where there is none.
 

@@ -12,6 +12,7 @@ from backthen.repository import format as fmt
 from backthen.repository.bounded import LRUCache
 from backthen.repository.crypto import BlobKind, PackCipher, RepositoryKeys, open_pack_cipher
 from backthen.repository.errors import (
+    CacheError,
     DamageError,
     MalformedError,
     MissingError,
@@ -25,6 +26,7 @@ from backthen.repository.index import LocalIndex, Location, PackRecord
 from backthen.repository.model.entry import BlobRef
 from backthen.repository.model.page import Page
 from backthen.repository.objects.ahead import AheadWorkers
+from backthen.repository.objects.fetching import Prefetcher, segments_of
 from backthen.repository.objects.source import CacheUse, NotInMemory
 from backthen.repository.packs import RunPiece, SolidBody, open_segment
 from backthen.repository.packs.segment import FORM_RUN, FORM_SOLID
@@ -37,8 +39,11 @@ _CIPHERS_MAX = 64
 _LOCKS = 64
 _BLOB_BYTES = 200
 """What one blob takes in memory besides its data: where it ends, and the id that it was found to have."""
-_AHEAD_BYTES = 4 * fmt.MIB
-"""How far ahead of a reader segments are opened: stored bytes of a pack."""
+_AHEAD_BYTES = 2 * fmt.MIB
+"""How far ahead of a reader segments are opened: stored bytes of a pack. Several packs are read at once, and text is
+four times as long when it is opened, so more of it would leave the cache before it is asked for."""
+_EXPECTED_MAX = 256
+"""Segments that somebody said are read next."""
 _CHUNK_KINDS = (BlobKind.CHUNK, BlobKind.XATTR)
 _PAGE_KINDS = (BlobKind.PAGE, BlobKind.LIST)
 _UNREADABLE = (DamageError, ObjectMissing, NewerFormatError)
@@ -70,6 +75,7 @@ class BlobReader:
             cached: the storage, where it is elsewhere and what was fetched is kept.
         """
         self._cached = cached
+        self._far = None if cached is None else Prefetcher(cached, index)
         self._storage = storage
         self._keys = keys
         self._index = index
@@ -82,6 +88,7 @@ class BlobReader:
         self._locks = [threading.Lock() for _ in range(_LOCKS)]
         self._touched: tuple[PackId, int] | None = None
         self._ahead = AheadWorkers()
+        self._expected: LRUCache[tuple[PackId, int], bool] = LRUCache(_EXPECTED_MAX)
         self.source = _Source(self, blocking=True)
         self.near = _Source(self, blocking=False)
 
@@ -113,12 +120,36 @@ class BlobReader:
         except MalformedError as error:
             raise MalformedError(str(error), name=f"page {ref.id.hex()[:16]}") from error
         self._pages[key] = (page, ref.length * _DECODED_PAGE_FACTOR)
+        if self._far is not None and blocking:
+            self._far.pages_below(page)
         return page
 
     def read(self, ref: BlobRef, offset: int, length: int | None, *, blocking: bool) -> bytes | memoryview:
         """See `BlobSource.read`."""
         end = ref.length if length is None else min(offset + length, ref.length)
         return self._read(ref, offset, end, _CHUNK_KINDS, blocking=blocking)
+
+    def expect(self, ref: BlobRef) -> bool:
+        """See `BlobSource.expect`."""
+        with suppress(CacheError):
+            location = self._index.lookup(ref.id[: fmt.ID_PREFIX_BYTES])
+            if location is not None:
+                pack = self._index.pack(location)
+                numbers = segments_of(pack, location.segment, ref)
+                if self._far is None:
+                    return self._expect_segments(pack, numbers)
+                is_coming = self._far.fetch(pack, numbers)
+                self._expect_segments(pack, numbers)
+                return is_coming
+        return True
+
+    def _expect_segments(self, pack: PackRecord, numbers: range) -> bool:
+        for number in numbers:
+            key = (pack.id, number)
+            if key not in self._segments and not self._ahead.offer(key, partial(self._open_ahead, pack, number)):
+                return False
+            self._expected[key] = True
+        return True
 
     def _read(
         self, ref: BlobRef, offset: int, end: int, kinds: tuple[BlobKind, BlobKind], *, blocking: bool
@@ -185,6 +216,8 @@ class BlobReader:
         self, pack: PackRecord, first: int, ref: BlobRef, offset: int, end: int, *, blocking: bool
     ) -> bytes | memoryview:
         parts: list[memoryview] = []
+        if self._far is not None and blocking and end - offset > fmt.RUN_PIECE_BYTES:
+            self._far.fetch(pack, segments_of(pack, first, ref))
         while offset < end:
             number = offset // fmt.RUN_PIECE_BYTES
             piece = self._segment(pack, first + number, blocking=blocking).body
@@ -204,13 +237,18 @@ class BlobReader:
         key = (pack.id, number)
         if key != self._touched:
             self._touched = key
-            self._read_ahead(pack, number)
+            # Who says what comes next knows better than the order of the pack.
+            if key not in self._expected:
+                self._read_ahead(pack, number)
         segment = self._segments.get(key)
         if segment is not None:
             return segment
         if not blocking:
             raise NotInMemory
-        return self._loaded(pack, number)
+        segment = self._loaded(pack, number)
+        if self._far is not None and pack.pack_class == fmt.PACK_CLASS_TREE:
+            self._far.bring(pack)
+        return segment
 
     def _loaded(self, pack: PackRecord, number: int) -> _Opened:
         key = (pack.id, number)
@@ -226,13 +264,17 @@ class BlobReader:
 
         Who comes from nowhere reads what is asked for alone: the segment before is then not in memory.
         """
-        if (pack.id, number - 1) not in self._segments:
+        is_in_order = (pack.id, number - 1) in self._segments
+        if self._far is not None:
+            self._far.go_on(pack, number, is_in_order=is_in_order)
+        if not is_in_order:
             return
         stop = pack.offsets[number] + _AHEAD_BYTES
         for ahead in range(number + 1, len(pack.counts)):
             if pack.offsets[ahead] > stop:
                 break
-            if (pack.id, ahead) not in self._segments:
+            is_near = self._far is None or self._far.is_near(pack, range(ahead, ahead + 1))
+            if is_near and (pack.id, ahead) not in self._segments:
                 self._ahead.offer((pack.id, ahead), partial(self._open_ahead, pack, ahead))
 
     def _open_ahead(self, pack: PackRecord, number: int) -> None:
@@ -293,6 +335,9 @@ class _Source:
 
     def read(self, ref: BlobRef, offset: int = 0, length: int | None = None) -> bytes | memoryview:
         return self._reader.read(ref, offset, length, blocking=self._blocking)
+
+    def expect(self, ref: BlobRef) -> bool:
+        return self._reader.expect(ref)
 
 
 class _Opened(NamedTuple):

@@ -32,7 +32,7 @@ from backthen.repository.model.entry import BlobRef
 from backthen.repository.model.records import IndexedPack, IndexObject
 from backthen.repository.objects.spool import new_spool_file
 from backthen.repository.packs import BlobRecord, BuiltPack, PackBuilder, Segment, make_run, make_solid
-from backthen.repository.storage import Storage, index_name, pack_name
+from backthen.repository.storage import CachedStorage, Storage, index_name, pack_name
 
 _CLASSES = {
     BlobKind.CHUNK: fmt.PACK_CLASS_DATA,
@@ -65,6 +65,7 @@ class BlobWriter:
         usable: set[PackId],
         spool: Path,
         compression: Compression,
+        cached: CachedStorage | None = None,
     ) -> None:
         """Write to `storage`.
 
@@ -75,6 +76,7 @@ class BlobWriter:
             usable: the packs that are in the storage's list and not marked; stored ones are added.
             spool: folder for packs being filled.
             compression: how segments are compressed.
+            cached: keeps near what is stored of trees, which the next snapshot reads; None where storage is near.
         """
         self._storage = storage
         self._keys = keys
@@ -84,7 +86,7 @@ class BlobWriter:
         self._pending: set[bytes] = set()
         self._budget = ByteBudget(_BYTES_IN_FLIGHT_MAX)
         self._pool = ThreadPoolExecutor(_WORKERS, thread_name_prefix="compress")
-        self._uploads = _PackUploads(storage, keys, index, self._packs_are_indexed)
+        self._uploads = _PackUploads(storage, keys, index, self._packs_are_indexed, cached)
         self._lanes = {
             pack_class: _Lane(keys, pack_class, spool, self._uploads.submit)
             for pack_class in (fmt.PACK_CLASS_DATA, fmt.PACK_CLASS_TREE)
@@ -305,8 +307,10 @@ class _PackUploads:
         keys: RepositoryKeys,
         index: LocalIndex,
         indexed: Callable[[Iterable[IndexedPack]], None],
+        cached: CachedStorage | None,
     ) -> None:
         self._storage = storage
+        self._cached = cached
         self._keys = keys
         self._index = index
         self._indexed = indexed
@@ -363,8 +367,11 @@ class _PackUploads:
             self._slots.release()
 
     def _put(self, pack_class: int, built: BuiltPack) -> None:
+        name = pack_name(built.indexed.id)
+        if self._cached is not None and pack_class == fmt.PACK_CLASS_TREE:
+            self._cached.keep_pack(name, built.path)
         try:
-            self._storage.put_file(pack_name(built.indexed.id), built.path)
+            self._storage.put_file(name, built.path)
         except ObjectExists as error:
             raise AssertionError("a pack with a fresh salt exists already") from error
         with self._lock:

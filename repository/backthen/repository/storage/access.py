@@ -17,6 +17,7 @@ class StorageAccess:
 
     Attributes:
         ssh_config: the files that are read as OpenSSH reads its own, the first that says something wins; for `sftp://`.
+        ssh_agent: the socket of the agent that holds keys, where that configuration names no other; for `sftp://`.
         bucket_options: region, endpoint, credentials and the like, by the names that the object store's library gives
             them, such as `aws_region`; for `s3://`, `gs://` and `az://`. They hold secrets, and are never shown.
         upload_limit: bytes a second that are sent at most, None for as fast as it goes.
@@ -26,6 +27,7 @@ class StorageAccess:
     """
 
     ssh_config: tuple[Path, ...] = ()
+    ssh_agent: Path | None = None
     bucket_options: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), repr=False)
     upload_limit: int | None = None
     download_limit: int | None = None

@@ -29,12 +29,22 @@ def open_storage(location: str, access: StorageAccess = PLAIN_ACCESS) -> Storage
     scheme = match[1].lower() if match else "file"
     if scheme == "file":
         return LocalStorage(_local_path(location))
+    if scheme == "sftp":
+        return RetryingStorage(_sftp_storage(location, access), retry_for_s=access.retry_for_s)
     if scheme in _BUCKET_SCHEMES:
         return RetryingStorage(_bucket_storage(scheme, location, access), retry_for_s=access.retry_for_s)
     raise InvalidRequest(
         f"{scheme}:// is not a kind of location that this version knows",
-        hint="Give a folder on this machine, or s3://bucket/prefix, gs://bucket/prefix or az://container/prefix.",
+        hint="Give a folder on this machine, or sftp://user@host/path, s3://bucket/prefix, gs://bucket/prefix or "
+        "az://container/prefix.",
     )
+
+
+def _sftp_storage(location: str, access: StorageAccess) -> Storage:
+    # Imported only here: that takes as long as a short command does.
+    from backthen.repository.storage.backends.sftp import SftpStorage
+
+    return SftpStorage(location, access)
 
 
 def _bucket_storage(scheme: str, location: str, access: StorageAccess) -> Storage:

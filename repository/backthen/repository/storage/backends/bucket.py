@@ -22,13 +22,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import obstore
-from obstore.exceptions import AlreadyExistsError, BaseError, NotSupportedError
+from obstore.exceptions import AlreadyExistsError, BaseError, InvalidPathError
 from typing_extensions import Buffer
 
 from backthen.repository import entropy
 from backthen.repository.errors import InvalidRequest, ObjectExists, ObjectMissing, RepositoryExists, StorageError
 from backthen.repository.storage.access import PLAIN_ACCESS, StorageAccess
-from backthen.repository.storage.backends.bucket_errors import no_answer, plain_error, read_answer
+from backthen.repository.storage.backends.bucket_errors import no_answer, plain_error, read_answer, strange_name
 from backthen.repository.storage.backends.bucket_stores import BucketPlace, Store, make_store
 from backthen.repository.storage.backends.event_loop import EventLoop
 from backthen.repository.storage.contract import StoredObject
@@ -196,6 +196,8 @@ class BucketStorage:
             if read_answer(error).is_conflict:
                 raise plain_error(error, what) from None
             raise ObjectExists(f"{what} exists already") from None
+        except InvalidPathError as error:
+            raise strange_name(error, what) from None
         except TimeoutError:
             raise no_answer(what) from None
         except BaseError as error:
@@ -260,7 +262,7 @@ class BucketStorage:
         if self._is_conditional is not False:
             try:
                 return await self._put_once(name, data, is_conditional=True)
-            except (BaseError, NotSupportedError) as error:
+            except BaseError as error:
                 if not read_answer(error).is_not_implemented:
                     raise
                 self._is_conditional = False
@@ -283,6 +285,15 @@ class BucketStorage:
             if read_answer(error).is_bucket_missing:
                 raise
 
+    async def _tidy(self, name: str) -> None:
+        """Remove what has served its end; where the credentials may not delete it stays, and is in nobody's way."""
+        try:
+            await self._delete(name)
+        except BaseError as error:
+            if not read_answer(error).is_denied:
+                raise
+            _log.info("the credentials may not delete, so %s stays there", self._shown(name))
+
     async def _put_config(self, data: memoryview) -> None:
         """Put the one object whose name does not tell its content, and that several may want to put at once."""
         if await self._is_taken_name_refused():
@@ -299,7 +310,7 @@ class BucketStorage:
         if not is_taken:
             # Where this fails nobody knows whether it will still happen: the claim stays.
             await self._put_once(CONFIG_NAME, data, is_conditional=False)
-        await self._delete(claim)
+        await self._tidy(claim)
         if is_taken:
             raise AlreadyExistsError
         return None
@@ -315,7 +326,7 @@ class BucketStorage:
             claims = [item["path"] for item in await stream.collect_async() if item["path"].startswith(_CLAIM)]
         others = sorted(claim for claim in claims if claim != own)
         if others:
-            await self._delete(own)
+            await self._tidy(own)
             raise StorageError(
                 f"{self._place}: somebody else is making a repository there, or was stopped while doing it",
                 hint=f"If nobody is, delete {self._shown(others[0])} and try again.",
@@ -332,12 +343,7 @@ class BucketStorage:
                     self._is_conditional = False
                 except AlreadyExistsError:
                     self._is_conditional = True
-            try:
-                await self._delete(probe)
-            except BaseError as error:
-                if not read_answer(error).is_denied:
-                    raise
-                _log.info("%s: the credentials may not delete, so %s stays there", self._place, probe)
+            await self._tidy(probe)
         return self._is_conditional
 
 

@@ -14,6 +14,7 @@ from backthen.repository.errors import StorageError
 
 _STATUS = re.compile(r"status code: (\d{3})")
 _CODE = re.compile(r"<Code>\s*([A-Za-z]{1,80})\s*</Code>")
+_STRANGE_PATH = re.compile(r'path: "([^"\n]{1,300})"')  # with all that is not printable escaped
 _CODES_NO_BUCKET = frozenset({"NoSuchBucket", "ContainerNotFound", "ContainerBeingDeleted"})
 _CODES_CONFLICT = frozenset({"ConditionalRequestConflict", "OperationAborted"})
 _STATUSES_TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504})
@@ -123,6 +124,8 @@ class Answer(NamedTuple):
 def read_answer(error: BaseException) -> Answer:
     """What the server answered, from what obstore raised."""
     text = str(error)
+    if "StartTooLarge" in text:  # Azure's answer is a success without a byte, which obstore takes for a failure
+        return Answer(416, "")
     status, code = _STATUS.search(text), _CODE.search(text)
     return Answer(int(status[1]) if status else 0, code[1] if code else "")
 
@@ -134,6 +137,13 @@ def plain_error(error: BaseException, what: str) -> StorageError:
     known = ", ".join(filter(None, (str(answer.status or ""), answer.code)))
     text = f"{what}: {sentence.text}" + (f" ({known})" if known else "")
     return StorageError(text, hint=sentence.hint, transient=sentence.transient)
+
+
+def strange_name(error: BaseException, what: str) -> StorageError:
+    """The error for an object whose name obstore cannot handle, which keeps a folder from being listed."""
+    path = _STRANGE_PATH.search(str(error))
+    text = f"{what}: somebody has put an object with a strange name there" + (f": {path[1]}" if path else "")
+    return StorageError(text, hint="Delete it; it is none of Backthen's.")
 
 
 def no_answer(what: str) -> StorageError:

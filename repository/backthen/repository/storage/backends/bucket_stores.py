@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 Store: TypeAlias = S3Store | GCSStore | AzureStore
 
 ENDPOINT = "aws_endpoint_url"
+_ENDPOINTS = {"gs": "google_base_url", "az": "azure_storage_endpoint"}
 ROOT_CERTIFICATE = "root_certificate"
 GOOGLE_METADATA = "google_metadata"
 _KEY_ID, _SECRET, _TOKEN, _REGION = "aws_access_key_id", "aws_secret_access_key", "aws_session_token", "aws_region"
@@ -91,9 +92,9 @@ def make_store(place: BucketPlace, options: Mapping[str, str], *, timeout_s: flo
     try:
         if place.scheme == "s3":
             return _s3_store(place.bucket, prefix, config, client, retry)
+        client["allow_http"] = config.get(_ENDPOINTS[place.scheme], "").startswith("http://")
         if place.scheme == "gs":
             return GCSStore(place.bucket, prefix=prefix, config=config, client_options=client, retry_config=retry)  # type: ignore[arg-type]
-        client["allow_http"] = config.get("azure_storage_endpoint", "").startswith("http://")
         return AzureStore(place.bucket, prefix=prefix, config=config, client_options=client, retry_config=retry)  # type: ignore[arg-type]
     except (BaseError, ValueError) as error:
         reason = type(error).__name__  # the text may hold what is in a file of credentials
@@ -112,6 +113,7 @@ def _s3_store(
     # Of the names that obstore has for it the one that wins over all others, those in the environment among them.
     config["aws_endpoint_url_s3"] = endpoint.rstrip("/")
     config["aws_disable_bulk_delete"] = "true"  # not all servers have it, and a single name gains nothing
+    config["aws_checksum_algorithm"] = "SHA256"  # which a bucket with object lock insists on
     key_id, secret, token = (config.pop(name, None) for name in (_KEY_ID, _SECRET, _TOKEN))
     if key_id is None:
         return S3Store(bucket, prefix=prefix, config=config, client_options=client, retry_config=retry)  # type: ignore[arg-type]

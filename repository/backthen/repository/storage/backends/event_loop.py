@@ -7,6 +7,7 @@ import threading
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
+_END_S = 5.0
 _Result = TypeVar("_Result")
 
 
@@ -22,6 +23,7 @@ class EventLoop:
         self._name = name
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
 
     def run(self, work: Coroutine[Any, Any, _Result], timeout_s: float | None) -> _Result:
         """What the coroutine returns or raises; it is cancelled when the caller is interrupted, or waited too long.
@@ -37,19 +39,25 @@ class EventLoop:
             raise
 
     def close(self) -> None:
-        """Cancel what is running, and end the thread; a later call begins a new one."""
+        """Cancel what is running, and end the thread; a later call begins a new one.
+
+        A thread that is stuck is left behind, after a few seconds.
+        """
         with self._lock:
             loop, self._loop = self._loop, None
-        if loop is not None:
+            thread, self._thread = self._thread, None
+        if loop is not None and thread is not None:
             asyncio.run_coroutine_threadsafe(_cancel_others(), loop).add_done_callback(
                 lambda _: loop.call_soon_threadsafe(loop.stop)
             )
+            thread.join(_END_S)
 
     def _started(self) -> asyncio.AbstractEventLoop:
         with self._lock:
             if self._loop is None:
                 self._loop = asyncio.new_event_loop()
-                threading.Thread(target=_serve, args=(self._loop,), name=self._name, daemon=True).start()
+                self._thread = threading.Thread(target=_serve, args=(self._loop,), name=self._name, daemon=True)
+                self._thread.start()
             return self._loop
 
 
