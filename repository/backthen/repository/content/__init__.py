@@ -1,7 +1,7 @@
 """Reading snapshots: trees by name and position, files by offset."""
 
 from backthen.repository.content.file import blobs_of, extents_from, read_file, read_xattrs
-from backthen.repository.content.tree import Node, SnapshotTree, distinct_leaves, entries_of
+from backthen.repository.content.tree import Node, SnapshotTree, distinct_leaves, entries_of, entry_lists_of
 
 __all__ = [
     "Node",
@@ -9,6 +9,7 @@ __all__ = [
     "blobs_of",
     "distinct_leaves",
     "entries_of",
+    "entry_lists_of",
     "extents_from",
     "read_file",
     "read_xattrs",

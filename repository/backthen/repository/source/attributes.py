@@ -15,7 +15,7 @@ from typing import NamedTuple
 from backthen.repository.model.entry import BlobRef, Entry, EntryType
 from backthen.repository.source.files import reason_of
 
-_TYPES = {
+TYPES = {
     stat.S_IFREG: EntryType.FILE,
     stat.S_IFDIR: EntryType.DIRECTORY,
     stat.S_IFLNK: EntryType.SYMLINK,
@@ -25,7 +25,7 @@ _TYPES = {
     stat.S_IFBLK: EntryType.BLOCK_DEVICE,
 }
 _PERMISSIONS = 0o7777
-_TYPE_BITS = 0o170000
+TYPE_BITS = 0o170000
 _NAMES_KEPT_MAX = 10_000
 _TIME_NS_MIN, _TIME_NS_MAX = -(1 << 63), (1 << 64) - 1
 """What an integer of MessagePack can hold: the years 1677 to 2554. Some file systems know others."""
@@ -72,7 +72,7 @@ def _remember(names: dict[int, str], number: int, name: str) -> None:
 
 def entry_type(status: os.stat_result) -> EntryType:
     """What kind of thing the kernel describes."""
-    return _TYPES[status.st_mode & _TYPE_BITS]
+    return TYPES[status.st_mode & TYPE_BITS]
 
 
 def make_entry(
@@ -107,7 +107,7 @@ def make_entry(
         error: why it could not be read whole.
     """
     mode = status.st_mode
-    kind = _TYPES[mode & _TYPE_BITS]
+    kind = TYPES[mode & TYPE_BITS]
     is_device = kind == EntryType.CHARACTER_DEVICE or kind == EntryType.BLOCK_DEVICE
     return Entry(
         name,
