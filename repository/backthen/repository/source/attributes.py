@@ -24,6 +24,7 @@ TYPES = {
     stat.S_IFCHR: EntryType.CHARACTER_DEVICE,
     stat.S_IFBLK: EntryType.BLOCK_DEVICE,
 }
+_DEVICES = (EntryType.CHARACTER_DEVICE, EntryType.BLOCK_DEVICE)
 _PERMISSIONS = 0o7777
 TYPE_BITS = 0o170000
 _NAMES_KEPT_MAX = 10_000
@@ -108,7 +109,8 @@ def make_entry(
     """
     mode = status.st_mode
     kind = TYPES[mode & TYPE_BITS]
-    is_device = kind == EntryType.CHARACTER_DEVICE or kind == EntryType.BLOCK_DEVICE
+    is_device = kind in _DEVICES
+    # In the order of the fields: by their names it takes three times as long, and this is done for every new file.
     return Entry(
         name,
         kind,
@@ -119,21 +121,25 @@ def make_entry(
         owners.group(status.st_gid),
         _bounded_time(status.st_mtime_ns),
         _bounded_time(status.st_ctime_ns),
-        len(target) if kind == EntryType.SYMLINK else size,
-        page=page,
-        extents=extents,
-        allocated=allocated,
-        target=target,
-        device_major=os.major(status.st_rdev) if is_device else 0,
-        device_minor=os.minor(status.st_rdev) if is_device else 0,
-        xattrs=xattrs,
-        xattr_blob=xattr_blob,
-        link_group=link_group,
-        error=error,
+        len(target) if target else size,
+        0,  # entries below
+        page,
+        extents,
+        allocated,
+        target,
+        os.major(status.st_rdev) if is_device else 0,
+        os.minor(status.st_rdev) if is_device else 0,
+        xattrs,
+        xattr_blob,
+        link_group,
+        0,  # names of a link group
+        error,
     )
 
 
 def _bounded_time(time_ns: int) -> int:
+    if _TIME_NS_MIN <= time_ns <= _TIME_NS_MAX:
+        return time_ns
     return min(max(time_ns, _TIME_NS_MIN), _TIME_NS_MAX)
 
 
