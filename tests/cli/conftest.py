@@ -14,6 +14,7 @@ import pytest
 
 PASSWORD = "correct horse battery staple"
 TIMEOUT_S = 120
+_FOREIGN = ("BACKTHEN_", "XDG_", "AWS_", "AZURE_", "GOOGLE_")
 
 
 def program() -> list[str]:
@@ -55,7 +56,7 @@ class User:
 
     @property
     def environment(self) -> dict[str, str]:
-        inherited = {key: value for key, value in os.environ.items() if not key.startswith(("BACKTHEN_", "XDG_"))}
+        inherited = {key: value for key, value in os.environ.items() if not key.startswith(_FOREIGN)}
         folders = {f"XDG_{name}_HOME": str(self.home / name.lower()) for name in ("CONFIG", "DATA", "CACHE", "STATE")}
         return {**inherited, "HOME": str(self.home), **folders, **self.variables}
 

@@ -11,8 +11,11 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import User
+from tests.support.forgetting import forget, objects, prune
+from tests.support.onlooker import wait_until
 
 APPEARS_WITHIN_S = 2
+MIB = 1 << 20
 
 
 def test_snapshot_made_after_mounting_appears_within_two_seconds(user: User, tree: Path, past: Path) -> None:
@@ -60,3 +63,49 @@ def test_damage_fails_the_files_it_is_in_and_leaves_the_rest(user: User, tree: P
     assert name in done.err
     assert ["below", "letter.txt", "link"] == sorted(os.listdir(restored))
     assert name in user.run("check", "--read-data", code=13).text
+
+
+@pytest.mark.parametrize("driver", ["libfuse3", "pyfuse3", "refuse"])
+def test_a_forgotten_snapshot_goes_and_what_is_open_is_read_until_its_packs_are_deleted(
+    user: User, tree: Path, past: Path, driver: str
+) -> None:
+    first = user.snapshot("--tag", "all", str(tree))
+    kept = objects(user)
+    film = random.Random(3).randbytes(40 * MIB)
+    (tree / "film").write_bytes(film)
+    (tree / "letter.txt").write_text("Dear both,\n")
+    second = user.snapshot("--tag", "all", str(tree))
+    log = Path(str(user.run("mount", "--driver", driver, "--cache-size", "8M", "--json", str(past)).document["log"]))
+    first_name, second_name = _named(past, first), _named(past, second)
+    versions, (host,) = past / f"versions{tree}", os.listdir(past / "hosts")
+    assert (2, True) == (len(os.listdir(versions / "letter.txt")), "film" in os.listdir(versions))
+    saved = past / f"snapshots/{second_name}{tree}"
+
+    with (saved / "film").open("rb", buffering=0) as opened:
+        assert opened.read(MIB) == film[:MIB]
+        forget(user, second)
+        wait_until(lambda: os.listdir(past / "snapshots") == [first_name])
+        wait_until(lambda: os.readlink(past / "latest") == f"snapshots/{first_name}")
+        wait_until(lambda: not saved.parent.parent.exists())
+        for view in (f"hosts/{host}", "tags/all"):
+            assert 1 == len(os.listdir(past / view))
+        assert os.readlink(past / f"at/now/{host}").endswith(first_name)
+        assert (1, False) == (len(os.listdir(versions / "letter.txt")), "film" in os.listdir(versions))
+        assert (past / f"latest{tree}/letter.txt").read_text() == "Dear all,\n"
+        assert os.pread(opened.fileno(), MIB, 16 * MIB) == film[16 * MIB : 17 * MIB]
+
+        packs = prune(user, kept)
+        with pytest.raises(OSError, match=os.strerror(errno.EIO)):
+            os.pread(opened.fileno(), MIB, 30 * MIB)
+        assert any(name in log.read_text() for name in packs)
+    assert (past / f"latest{tree}/below/numbers").read_bytes() == (tree / "below/numbers").read_bytes()
+    third = user.snapshot(str(tree))
+    wait_until(lambda: len(os.listdir(past / "snapshots")) == 2)
+    assert (past / f"snapshots/{_named(past, third)}{tree}/film").read_bytes() == film
+    user.run("umount", str(past))
+
+
+def _named(past: Path, id_: str) -> str:
+    """The name of a snapshot in a mount."""
+    (name,) = (name for name in os.listdir(past / "snapshots") if name.endswith(id_[:8]))
+    return name

@@ -188,3 +188,9 @@ def test_an_interrupt_is_130(user: User, tree: Path) -> None:
     _, err = process.communicate(timeout=60)
     os.close(writer)
     assert (process.returncode, err) == (130, b"backthen: interrupted\n")
+
+
+def test_what_is_to_be_done_at_the_end_is_done() -> None:
+    script = "import atexit, sys; from backthen.cli.main import main; atexit.register(print, 'done'); main()"
+    done = subprocess.run([sys.executable, "-c", script, "nonsense"], capture_output=True, text=True, check=False)
+    assert (2, "done\n") == (done.returncode, done.stdout)

@@ -257,7 +257,7 @@ def test_an_unfinished_run_is_taken_up_at_its_last_checkpoint_also_within_one_fo
             patch.setattr(sys.modules[walk.__module__], "_ITEMS_MAX", 1)
             with pytest.raises(KeyboardInterrupt):
                 create_snapshot(repository, request, Stopping(tree / names[-1]))
-        unlogged = repository.catalog.partial_roots("host", request.paths)
+        unlogged = repository.catalog.partial_roots(repository.survey().unlogged, "host", request.paths)
         assert 12 == len(unlogged)
         assert max(each.root.top.below for each in unlogged) == unlogged[0].root.top.below
         assert [] == repository.snapshots()

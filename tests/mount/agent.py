@@ -8,6 +8,7 @@ Usage: python -m tests.mount.agent root|user
 
 from __future__ import annotations
 
+import errno
 import importlib
 import logging
 import os
@@ -226,6 +227,25 @@ def read_at(path: bytes, offset: int, length: int) -> bytes:
         os.close(descriptor)
 
 
+def stretches(path: bytes) -> list[tuple[int, int]]:
+    """Where a file has data, as it says itself: beginnings and ends."""
+    found: list[tuple[int, int]] = []
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        end, size = 0, os.fstat(descriptor).st_size
+        while end < size:
+            try:
+                begin = os.lseek(descriptor, end, os.SEEK_DATA)
+            except OSError as error:
+                assert error.errno == errno.ENXIO
+                break
+            end = os.lseek(descriptor, begin, os.SEEK_HOLE)
+            found.append((begin, end))
+        return found
+    finally:
+        os.close(descriptor)
+
+
 def read_during(slow: bytes, fast: bytes, server: int) -> tuple[bytes, bool, int]:
     """Read one file while a read of another waits for its gate.
 
@@ -343,6 +363,7 @@ FUNCTIONS: dict[str, Callable[..., object]] = {
     "read_during": read_during,
     "start": start,
     "stop_during_read": stop_during_read,
+    "stretches": stretches,
     "unmount": lambda path, lazy: unmount(Path(path), lazy=lazy),
     "wait": wait,
     "wait_for": wait_for,

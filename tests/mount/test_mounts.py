@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from backthen.fsmount import MountBusy, NotMounted, UnusableMountpoint
+from tests.mount.sample import BIG, SPARSE
 from tests.mount.test_behaviour import refusal
 from tests.mount.worlds import Agent, MountWorld
 
@@ -77,6 +78,14 @@ def test_every_change_is_refused(mount: MountWorld, function: str, arguments: tu
 def test_every_change_of_two_names_is_refused(mount: MountWorld, function: str) -> None:
     with refusal(errno.EROFS):
         mount.agent.ask(function, mount.path(b"latest/kinds/empty"), mount.path(b"latest/kinds/new"))
+
+
+def test_holes_are_told_where_the_binding_can_and_are_data_elsewhere(mount: MountWorld, binding: str) -> None:
+    end = len(SPARSE)
+    expected = [(0, 5000), (end - 100, end)] if binding == "libfuse3" else [(0, end)]
+
+    assert mount.agent.ask("stretches", mount.path(b"latest/kinds/sparse")) == expected
+    assert mount.agent.ask("stretches", mount.path(b"latest/kinds/big")) == [(0, len(BIG))]
 
 
 def test_numbers_are_the_same_at_every_mount(agent: Agent, binding: str) -> None:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backthen.repository import format as fmt
-from backthen.repository.content.file import extents_from, read_file, read_xattrs
+from backthen.repository.content.file import extents_from, next_data, next_hole, read_file, read_xattrs
 from backthen.repository.content.tree import Node, SnapshotTree
 from backthen.repository.errors import MalformedError, MissingError, PathNotFound
 from backthen.repository.model.entry import (
@@ -218,6 +218,20 @@ def test_the_extents_from_an_offset_are_a_tail_of_all(
     offset = data.draw(st.integers(0, len(content) + 5))
     expected = [(start, extent) for start, extent in every if start + extent.length > offset]
     assert expected == list(extents_from(blobs, entry, offset))
+
+
+@SAMPLES
+@given(_files(), st.data())
+def test_data_and_holes_are_found_from_anywhere(file: tuple[Entry, bytes, PageBlobs], data: st.DataObject) -> None:
+    entry, content, blobs = file
+    is_hole = [extent.is_hole for _, extent in extents_from(blobs, entry, 0) for _ in range(extent.length)]
+    entry = msgspec.structs.replace(entry, allocated=is_hole.count(False))
+    for _ in range(10):
+        offset = data.draw(st.integers(0, len(content) + 5))
+        rest = is_hole[offset:]
+        assert next_data(blobs, entry, offset) == (offset + rest.index(False) if False in rest else None)
+        expected = offset + [*rest, True].index(True) if offset < len(content) else None
+        assert expected == next_hole(blobs, entry, offset)
 
 
 def test_a_file_of_ten_million_chunks_is_read_at_its_end_at_once() -> None:

@@ -142,6 +142,11 @@ class SteppingStorage:
         """See `Storage.spool`."""
         return None
 
+    @property
+    def concurrency(self) -> int:
+        """See `Storage.concurrency`."""
+        return 1
+
     def create(self) -> None:
         """See `Storage.create`."""
         self._storage.create()
@@ -173,6 +178,9 @@ class SteppingStorage:
     def remove_abandoned_spool(self) -> int:
         """See `Storage.remove_abandoned_spool`."""
         return 0
+
+    def close(self) -> None:
+        """See `Storage.close`."""
 
 
 class WriterProcess:

@@ -45,11 +45,15 @@ class MemoryBlobs:
         damaged: blobs that do not open.
         distant: blobs that the near source does not have; all, when it is None.
         gates: blobs that the blocking source gives only when the event is set.
+        expected: blobs that were said to be read soon.
+        expects_max: how many of those are taken; all, when it is None.
     """
 
     damaged: set[BlobId] = field(default_factory=set)
     distant: set[BlobId] | None = field(default_factory=set)
     gates: dict[BlobId, threading.Event] = field(default_factory=dict)
+    expected: list[BlobId] = field(default_factory=list)
+    expects_max: int | None = None
     _data: dict[BlobId, bytes] = field(default_factory=dict)
     _pages: dict[BlobId, Page] = field(default_factory=dict)
 
@@ -108,6 +112,12 @@ class _MemorySource:
     def read(self, ref: BlobRef, offset: int = 0, length: int | None = None) -> bytes | memoryview:
         data = self.blobs.find(ref, is_near=self.is_near)
         return memoryview(data)[offset : None if length is None else offset + length]
+
+    def expect(self, ref: BlobRef) -> bool:
+        if len(self.blobs.expected) == self.blobs.expects_max:
+            return False
+        self.blobs.expected.append(ref.id)
+        return True
 
 
 @dataclass(frozen=True)

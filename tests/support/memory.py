@@ -80,6 +80,10 @@ class MemoryBlobs:
         self.damaged.add(id_)
         self._pages.clear()
 
+    def expect(self, ref: BlobRef) -> bool:
+        """See `BlobSource.expect`."""
+        return True
+
     def page(self, ref: BlobRef, decode: Callable[[bytes], Page]) -> Page:
         """See `BlobSource.page`."""
         page = self._pages.get(ref.id)

@@ -34,6 +34,11 @@ class MemoryStorage:
         """See `Storage.spool`."""
         return None
 
+    @property
+    def concurrency(self) -> int:
+        """See `Storage.concurrency`."""
+        return 1
+
     def create(self) -> None:
         """See `Storage.create`."""
         with self._lock:
@@ -83,6 +88,9 @@ class MemoryStorage:
     def remove_abandoned_spool(self) -> int:
         """See `Storage.remove_abandoned_spool`."""
         return 0
+
+    def close(self) -> None:
+        """See `Storage.close`."""
 
     def tamper(self, name: str, data: bytes) -> None:
         """Change or invent an object, as an adversary who holds the storage can."""

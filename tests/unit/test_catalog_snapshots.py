@@ -189,8 +189,10 @@ def test_unfinished_runs_are_not_shown_and_are_taken_up(storage: Recording, cata
     damaged = catalog.put_partial(make_root(7, partial=True))
     storage.tamper(root_name(damaged), b"")
     _commit(catalog, make_root(8))
-    assert len(catalog.snapshots()) == 1
-    found = catalog.partial_roots("host", (b"/home",))
+    survey = catalog.survey()
+    assert [8] == [info.started_ns // 10**9 for info in survey.snapshots]
+    assert frozenset({condemned}) == survey.condemned.roots
+    found = catalog.partial_roots(survey.unlogged, "host", (b"/home",))
     assert [(left.id, left.root.started_ns // 10**9) for left in found] == [(unlogged, 3), (new, 2), (old, 1)]
 
 
@@ -209,6 +211,13 @@ def test_a_commit_takes_its_steps_in_order(storage: Recording, catalog: Catalog)
         "list marks",
         "list roots",
     ]
+
+
+def test_packs_are_not_listed_where_none_is_relied_on_by_itself(storage: Recording, catalog: Catalog) -> None:
+    parent = _commit(catalog, make_root(1))
+    storage.reset()
+    _commit(catalog, make_root(2, parents=(parent,)))
+    assert "list packs" not in storage.asked
 
 
 def _again(catalog: Catalog, root: Root, relied: frozenset[PackId] = frozenset()) -> Again:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -12,9 +13,11 @@ import pytest
 from backthen.repository import format as fmt
 from backthen.repository.crypto import BlobKind
 from backthen.repository.errors import (
+    MissingError,
     TamperedError,
 )
-from backthen.repository.model.entry import Entry, EntryType
+from backthen.repository.ids import BlobId
+from backthen.repository.model.entry import BlobRef, Entry, EntryType
 from backthen.repository.model.page import decode_tree_page
 from backthen.repository.objects import (
     NotInMemory,
@@ -33,6 +36,7 @@ from tests.support.blob_client import (
 from tests.support.built_packs import random_bytes
 from tests.support.cipher_record import CipherRecord
 from tests.support.fixed_keys import fixed_keys
+from tests.support.onlooker import wait_until
 
 KEYS = fixed_keys()
 
@@ -232,6 +236,33 @@ def test_the_neighbours_of_a_blob_are_near(client: Client) -> None:
     refs = client.put(*(b"neighbour %d" % number for number in range(100)))
     client.reader.source.read(refs[50])
     assert [b"neighbour %d" % number for number in range(100)] == [bytes(client.reader.near.read(ref)) for ref in refs]
+
+
+@pytest.mark.parametrize("size", [1000, 2 << 20])
+def test_what_is_expected_comes_near_unasked(client: Client, size: int) -> None:
+    blob = random_bytes(size)
+    (ref,) = client.put(blob)
+    assert client.reader.near.expect(ref)
+
+    def is_near() -> bool:
+        with suppress(NotInMemory):
+            return blob == client.reader.near.read(ref)
+        return False
+
+    wait_until(is_near)
+
+
+def test_damage_and_absence_of_what_is_expected_are_told_to_who_reads_it(client: Client) -> None:
+    (ref,) = client.put(random_bytes(1000))
+    ((pack, _),) = client.packs()
+    flip_bit(pack_path(client.storage, pack), 100)
+    missing = BlobRef(BlobId(bytes(32)), 10)
+    assert client.reader.source.expect(ref)
+    assert client.reader.source.expect(missing)
+    with pytest.raises(TamperedError):
+        client.reader.source.read(ref)
+    with pytest.raises(MissingError):
+        client.reader.source.read(missing)
 
 
 def test_near_says_nothing_of_damage(client: Client) -> None:

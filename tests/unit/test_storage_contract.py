@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,8 +15,11 @@ from backthen.repository.ids import ObjectId, PackId, SnapshotId
 from backthen.repository.storage import (
     CONFIG_NAME,
     FOLDERS,
+    CachedStorage,
     LocalStorage,
+    ObjectCache,
     ObservedStorage,
+    RetryingStorage,
     Storage,
     StoredObject,
     index_name,
@@ -34,7 +37,11 @@ from backthen.repository.storage import (
     parse_root_name,
     root_name,
 )
+from backthen.repository.storage.backends.sftp import SftpStorage
+from tests.support.flaky_storage import FlakyStorage
 from tests.support.memory_storage import MemoryStorage
+from tests.support.s3_server import S3Server
+from tests.support.ssh_server import SshServer
 
 RACERS = 16
 
@@ -45,16 +52,46 @@ def _local(folder: Path) -> Storage:
     return storage
 
 
-BACKENDS: dict[str, Callable[[Path], Storage]] = {
-    "local": _local,
-    "memory": lambda _: MemoryStorage(),
-    "observed": lambda folder: ObservedStorage(_local(folder)),
+def _bucket(request: pytest.FixtureRequest) -> Storage:
+    server: S3Server = request.getfixturevalue("s3_server")
+    return open_storage(server.new_location(), server.access)
+
+
+def _sftp(request: pytest.FixtureRequest, folder: Path) -> Storage:
+    server: SshServer = request.getfixturevalue("ssh_server")
+    storage = SftpStorage(server.location(folder / "repository"), server.access)
+    storage.create()
+    return storage
+
+
+def _cached(storage: Storage, folder: Path) -> Storage:
+    return CachedStorage(storage, ObjectCache(folder / "cache", 64 << 20))
+
+
+def _distant() -> Storage:
+    return FlakyStorage(MemoryStorage(), concurrency=4)
+
+
+# Servers are fixtures: they run only where they are asked for, and once.
+BACKENDS: dict[str, Callable[[Path, pytest.FixtureRequest], Storage]] = {
+    "bucket": lambda _, request: _bucket(request),
+    "cached": lambda folder, _: _cached(MemoryStorage(), folder),
+    "cached without a disk": lambda folder, _: CachedStorage(MemoryStorage(), ObjectCache(folder, 0)),
+    "local": lambda folder, _: _local(folder),
+    "memory": lambda *_: MemoryStorage(),
+    "observed": lambda folder, _: ObservedStorage(_local(folder)),
+    "retrying": lambda *_: RetryingStorage(MemoryStorage()),
+    "sftp": lambda folder, request: _sftp(request, folder),
+    "sftp, stacked": lambda folder, request: _cached(RetryingStorage(_sftp(request, folder)), folder),
+    "stacked": lambda folder, _: _cached(ObservedStorage(RetryingStorage(_distant())), folder),
 }
 
 
 @pytest.fixture(params=sorted(BACKENDS))
-def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
-    return BACKENDS[request.param](tmp_path)
+def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Storage]:
+    storage = BACKENDS[request.param](tmp_path, request)
+    yield storage
+    storage.close()
 
 
 def _id(number: int) -> ObjectId:
@@ -308,9 +345,30 @@ def test_relative_and_home_locations(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize(
-    "location", ["", "file://", "file://elsewhere/path", "sftp://host/path", "s3://x", "a\0b", "~nobody-here/x"]
+    "location",
+    [
+        "",
+        "file://",
+        "file://elsewhere/path",
+        "sftp://host",
+        "sftp://user:secret@host/path",
+        "s3://x",
+        "s3:///path",
+        "s3://key:secret@bucket/path",
+        "s3://bucket/a//b",
+        "gs://bucket/../up",
+        "a\0b",
+        "~nobody-here/x",
+    ],
 )
 def test_other_locations_are_refused(location: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
         open_storage(location)
     assert caught.value.hint
+
+
+def test_a_closed_storage_begins_anew(storage: Storage) -> None:
+    storage.put(CONFIG_NAME, b"content")
+    storage.close()
+    storage.close()
+    assert storage.get(CONFIG_NAME) == b"content"

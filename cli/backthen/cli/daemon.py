@@ -85,6 +85,48 @@ def start_in_background(work: Callable[[Ready], None], log: Path) -> Started | F
         assert isinstance(warnings, list)
         return Started(pid, None if refusal else log, (*([refusal] if refusal else []), *warnings))
     os.waitpid(pid, 0)
+    return _told_failure(told)
+
+
+def run_apart(work: Callable[[], None]) -> Failure | None:
+    """Run `work` in a process of its own, of which nothing stays in this one; how it failed, None where it did not.
+
+    Raises:
+        MountFailed: the process ended without a word.
+    """
+    reading, writing = os.pipe()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    pid = os.fork()
+    if pid == 0:
+        os.close(reading)
+        _be_apart(work, writing)
+    os.close(writing)
+    with open(reading, "rb") as pipe:
+        answer = _wait_for_answer(pid, pipe.read)
+    os.waitpid(pid, 0)
+    if not answer:
+        raise MountFailed("the process that looks for the repository ended without a word")
+    told = json.loads(answer)
+    return _told_failure(told) if told else None
+
+
+def _be_apart(work: Callable[[], None], answer: int) -> NoReturn:
+    """Be a process that runs `work` and tells how that went. Never returns into the caller's code."""
+    try:
+        document: Mapping[str, object] = {}
+        try:
+            work()
+        except Exception as error:  # noqa: BLE001  It becomes a message, here as in `main`.
+            if is_unexpected(error):
+                print_traceback(error)
+            document = describe(error).document
+        os.write(answer, json.dumps(document).encode())
+    finally:
+        os._exit(ExitCode.DONE)
+
+
+def _told_failure(told: Mapping[str, object]) -> Failure:
     code = told["code"]
     assert isinstance(code, int)
     return Failure(str(told["kind"]), str(told["message"]), str(told["hint"]), ExitCode(code))

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from backthen.cli.bucket_options import secret_variable
 from backthen.cli.failures import NoPassword, RequestError
-from backthen.cli.passwords import GivenPassword, PasswordCommand, PasswordFile, PasswordSource
+from backthen.cli.passwords import GivenPassword, PasswordCommand, PasswordFile
 from backthen.cli.settings import Settings
 from backthen.cli.units import (
     install_unit,
@@ -30,12 +31,19 @@ class Installed:
     is_started: bool
 
 
-def check_unattended(source: PasswordSource) -> None:
-    """Refuse a source of the password that is not there when nobody is.
+def check_unattended(settings: Settings) -> None:
+    """Refuse a source of the password, and of credentials of the storage, that is not there when nobody is.
 
     Raises:
-        NoPassword: it is not.
+        NoPassword: the password is not.
+        RequestError: the credentials are not.
     """
+    variable = secret_variable(settings.location, os.environ)
+    if variable is not None:
+        raise RequestError(
+            f"{variable} is not there at login", hint="Put the credentials into a profile or file (docs/storage.md)."
+        )
+    source = settings.password
     if isinstance(source, PasswordFile | PasswordCommand):
         return
     is_given = isinstance(source, GivenPassword)
@@ -58,11 +66,12 @@ def install_login_mount(
 
     Raises:
         NoPassword: the password comes from somewhere else.
-        RequestError: a path cannot be written into a unit, or there is a unit of that name that is somebody else's.
+        RequestError: the storage's credentials are not there at login, a path cannot be written into a unit, or there
+            is a unit of that name that is somebody else's.
         MountFailed: it was installed, but did not start.
         OSError: it cannot be written.
     """
-    check_unattended(settings.password)
+    check_unattended(settings)
     program, place = program_command(), ["--", str(mountpoint)]
     start = [*program, *_setting_arguments(settings), "mount", "--foreground", *arguments, *place]
     name = unit_name(mountpoint)

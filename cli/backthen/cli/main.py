@@ -5,13 +5,14 @@ Nothing heavy is imported before `run` has begun: from there on Ctrl-C ends in o
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import io
 import os
 import sys
 import warnings
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from backthen.cli.failures import ExitCode, OutputClosed
 
@@ -29,7 +30,21 @@ def main() -> None:
         import signal
 
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # The process ends now anyhow, and with this code.
-    sys.exit(code)
+    _leave(code)
+
+
+def _leave(code: int) -> NoReturn:
+    """End the process, but do not take the interpreter apart.
+
+    Libraries have threads of their own that come back into it for a moment (obstore's do): where it is gone they abort
+    the process, and a run that went well would seem to have failed.
+    """
+    try:
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        sys.stderr.flush()
+    finally:
+        os._exit(code)
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TextIO
 from backthen.cli.notices import clear_line, warn
 from backthen.cli.options import program_version
 from backthen.cli.passwords import TRIES_MAX, Terminal, read_password
+from backthen.cli.reaching import storage_at
 from backthen.cli.settings import Settings
 
 if TYPE_CHECKING:
@@ -37,10 +38,10 @@ def find_locked(settings: Settings) -> LockedRepository:
         RepositoryNotFound: there is none at the location.
         RepositoryError: as the repository raises.
     """
-    from backthen.repository import RepositoryNotFound, find_repository, open_storage
+    from backthen.repository import RepositoryNotFound, find_repository
 
     try:
-        return find_repository(open_storage(settings.location), folders(settings))
+        return find_repository(storage_at(settings), folders(settings))
     except RepositoryNotFound as error:
         if settings.is_location_given:
             raise

@@ -22,7 +22,16 @@ from backthen.repository.catalog import (
 from backthen.repository.catalog.slots import SlotInfo
 from backthen.repository.clock import monotonic_ns, now_ns
 from backthen.repository.compression import Compression, parse_compression
-from backthen.repository.content import Node, SnapshotTree, extents_from, read_file, read_xattrs
+from backthen.repository.content import (
+    Node,
+    SnapshotTree,
+    expect_file,
+    extents_from,
+    next_data,
+    next_hole,
+    read_file,
+    read_xattrs,
+)
 from backthen.repository.errors import (
     AmbiguousSnapshot,
     CacheError,
@@ -59,7 +68,7 @@ from backthen.repository.opening import (
 from backthen.repository.private import make_private_folder
 from backthen.repository.progress import Progress, Silent
 from backthen.repository.source import ExclusionRules
-from backthen.repository.storage import Storage, StorageState, open_storage
+from backthen.repository.storage import Storage, StorageAccess, StorageState, open_storage
 from backthen.repository.times import parse_time
 
 if TYPE_CHECKING:
@@ -178,6 +187,7 @@ __all__ = [
     "SourceAmount",
     "Statistics",
     "Storage",
+    "StorageAccess",
     "StorageError",
     "StorageState",
     "TamperedError",
@@ -193,6 +203,7 @@ __all__ = [
     "count_source",
     "create_repository",
     "create_snapshot",
+    "expect_file",
     "extents_from",
     "filter_snapshots",
     "find_repository",
@@ -200,6 +211,8 @@ __all__ = [
     "list_access",
     "make_private_folder",
     "monotonic_ns",
+    "next_data",
+    "next_hole",
     "now_ns",
     "open_storage",
     "parse_compression",

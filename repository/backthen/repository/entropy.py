@@ -31,3 +31,8 @@ def fresh_salt(content: bytes = b"") -> bytes:
         parts.update(number.to_bytes(16, "big", signed=True))
     parts.update(hashlib.sha256(content).digest())
     return parts.digest()
+
+
+def random_fraction() -> float:
+    """A random number, at least 0 and below 1: for what should not happen everywhere at one moment."""
+    return int.from_bytes(random_bytes(4), "big") / 2**32

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from backthen.repository import clock, entropy
 from backthen.repository import format as fmt
-from backthen.repository.catalog import Catalog, ClientState, SnapshotInfo
+from backthen.repository.catalog import Catalog, ClientState, SnapshotInfo, Survey
 from backthen.repository.catalog.slots import OpenedSlot, open_with_password, put_slot, remove_foreign_slots
 from backthen.repository.content import SnapshotTree
 from backthen.repository.crypto import (
@@ -36,7 +36,19 @@ from backthen.repository.index import LocalIndex
 from backthen.repository.model.records import ChunkerParameters, Configuration, SlotNote
 from backthen.repository.objects import BlobReader, CacheUse, refresh_index
 from backthen.repository.source import tag_cache
-from backthen.repository.storage import CONFIG_NAME, ObservedStorage, Storage, StorageState, key_name
+from backthen.repository.storage import (
+    CACHE_BYTES_MAX,
+    CONFIG_NAME,
+    CachedStorage,
+    ObjectCache,
+    ObservedStorage,
+    Storage,
+    StorageState,
+    key_name,
+)
+
+OBJECTS_FOLDER = "objects"
+"""Where in a repository's cache folder the objects are that were fetched."""
 
 _log = logging.getLogger(__name__)
 _CHUNKER = ChunkerParameters(
@@ -51,10 +63,17 @@ _CHUNKER = ChunkerParameters(
 
 @dataclass(frozen=True, slots=True)
 class Folders:
-    """Where this user's caches and state are kept; each repository has a folder of its own inside, named by its id."""
+    """Where this user's caches and state are kept; each repository has a folder of its own inside, named by its id.
+
+    Attributes:
+        cache: what can be had again.
+        state: what cannot.
+        cache_bytes_max: what may be kept of each repository that is elsewhere.
+    """
 
     cache: Path
     state: Path
+    cache_bytes_max: int = CACHE_BYTES_MAX
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +105,10 @@ class LockedRepository:
         """The repository's id."""
         return self._header.repository_id
 
+    def close(self) -> None:
+        """Let go of the storage; to be called before a process forks. It may be unlocked all the same."""
+        self._storage.close()
+
     def unlock(self, password: bytes, client: Client) -> Repository:
         """Open the repository; costs one key derivation.
 
@@ -111,21 +134,26 @@ class Repository:
     def __init__(
         self, storage: Storage, header: ConfigHeader, opened: OpenedSlot, folders: Folders, client: Client
     ) -> None:
-        """Open index and catalog.
+        """Open index and catalog. What comes from elsewhere is kept near.
 
         Raises:
             CacheError: the cache folder cannot be used.
         """
         name = header.repository_id.hex()
-        self.storage = storage = ObservedStorage(storage)
+        self.cache_folder = folders.cache / name
+        self._observed = ObservedStorage(storage)
+        self.cached: CachedStorage | None = None
+        if storage.folder is None:
+            cache = ObjectCache(self.cache_folder / OBJECTS_FOLDER, folders.cache_bytes_max)
+            self.cached = CachedStorage(self._observed, cache)
+        self.storage = storage = self.cached or self._observed
         self.header = header
         self.opened = opened
         self.client = client
-        self.cache_folder = folders.cache / name
         self.index = LocalIndex(self.cache_folder / "index", opened.keys)
         with suppress(OSError):  # it is a courtesy
             tag_cache(self.cache_folder)
-        self.blobs = BlobReader(storage, opened.keys, self.index, self.refresh)
+        self.blobs = BlobReader(storage, opened.keys, self.index, self.refresh, self.cached)
         self.state = ClientState(folders.state / name)
         self.catalog = Catalog(storage, opened.keys, self.state)
         self._said: set[str] = set()
@@ -139,9 +167,10 @@ class Repository:
         self.close()
 
     def close(self) -> None:
-        """Stop reading ahead and let go of the local index."""
+        """Stop reading ahead, let go of the local index and of the storage."""
         self.blobs.close()
         self.index.close()
+        self.storage.close()
 
     @property
     def id(self) -> RepositoryId:
@@ -161,7 +190,7 @@ class Repository:
     @property
     def storage_state(self) -> StorageState:
         """How the storage answers now."""
-        return self.storage.state
+        return self._observed.state
 
     @property
     def cache_uses(self) -> tuple[CacheUse, ...]:
@@ -183,11 +212,21 @@ class Repository:
             CacheError: the client's state cannot be read.
         """
         infos = self.catalog.snapshots()
-        for damage in self.damage:
-            if str(damage) not in self._said:
-                self._said.add(str(damage))
-                _log.warning("a snapshot or log entry is damaged: %s", damage)
+        self._tell_damage()
         return infos
+
+    def survey(self) -> Survey:
+        """What there is when a snapshot is begun; damage is told as by `snapshots`.
+
+        Raises:
+            StorageError: the storage failed.
+            DamageError: a mark was damaged, or the storage shows an older or another past than this client saw.
+            NewerFormatError: a mark, log entry or root needs a newer version of the program.
+            CacheError: the client's state cannot be read.
+        """
+        survey = self.catalog.survey()
+        self._tell_damage()
+        return survey
 
     @property
     def damage(self) -> tuple[DamageError, ...]:
@@ -230,6 +269,12 @@ class Repository:
             StorageError: the storage failed.
         """
         return sum(stored.length for stored in self.storage.list("packs"))
+
+    def _tell_damage(self) -> None:
+        for damage in self.damage:
+            if str(damage) not in self._said:
+                self._said.add(str(damage))
+                _log.warning("a snapshot or log entry is damaged: %s", damage)
 
 
 def create_repository(storage: Storage, password: bytes, folders: Folders, client: Client) -> Repository:

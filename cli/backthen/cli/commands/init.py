@@ -35,8 +35,9 @@ def init(location: str | None, new_password: PasswordSource | None) -> ExitCode:
     The first one that is made at a LOCATION becomes the default of this user. Without LOCATION it is made where
     --repository or the configuration says, or else in the user's data folder.
     """
+    from backthen.cli.reaching import storage_at
     from backthen.cli.session import client, folders, start_logging
-    from backthen.repository import create_repository, open_storage
+    from backthen.repository import create_repository
 
     settings = current_settings()
     if location is not None:
@@ -46,7 +47,7 @@ def init(location: str | None, new_password: PasswordSource | None) -> ExitCode:
     _check_free(settings)
     source = new_password or settings.password
     password = read_new_password(source, f"New password of {shown_text(settings.location)}")
-    storage = open_storage(settings.location)
+    storage = storage_at(settings)
     with create_repository(storage, password, folders(settings), client()) as repository:
         is_recorded = location is not None and _record(settings)
         if settings.json:
@@ -64,6 +65,7 @@ def _check_free(settings: Settings) -> None:
         RepositoryExists: there is a repository, be it damaged or of a newer format.
         StorageError: the storage cannot be used.
     """
+    from backthen.cli.reaching import storage_at
     from backthen.cli.session import folders
     from backthen.repository import (
         DamageError,
@@ -71,11 +73,10 @@ def _check_free(settings: Settings) -> None:
         RepositoryExists,
         RepositoryNotFound,
         find_repository,
-        open_storage,
     )
 
     try:
-        find_repository(open_storage(settings.location), folders(settings))
+        find_repository(storage_at(settings), folders(settings))
     except RepositoryNotFound:
         return
     except (DamageError, NewerFormatError):  # There is one, which is all that is asked here.

@@ -152,12 +152,26 @@ def _parse_cache_size(text: str) -> int:
 
 
 def _mount(job: _Job, *, is_foreground: bool) -> ExitCode:
+    from backthen.cli.reporting import tell
     from backthen.fsmount import prepare_mountpoint
 
     prepare_mountpoint(job.mountpoint, repository_folder=local_folder(job.settings.location))
-    find_locked(job.settings)
+    failure = _look_for_repository(job.settings)
+    if failure is not None:
+        tell(failure, as_json=job.settings.json)
+        return failure.code
     password = read_password(job.settings.password, password_prompt(job.settings))
     return _serve_here(job, password) if is_foreground else _serve_in_background(job, password)
+
+
+def _look_for_repository(settings: Settings) -> Failure | None:
+    """Say before a password is asked for that there is no repository.
+
+    That is seen to in a process of its own, because not everything that reaches a storage survives a fork.
+    """
+    from backthen.cli.daemon import run_apart
+
+    return run_apart(lambda: find_locked(settings).close())
 
 
 def _install(job: _Job) -> ExitCode:
@@ -165,7 +179,7 @@ def _install(job: _Job) -> ExitCode:
     from backthen.fsmount import MountState, mount_state, prepare_mountpoint
 
     settings = job.settings
-    check_unattended(settings.password)
+    check_unattended(settings)
     # What is mounted by hand stays as it is until the next login.
     is_free = mount_state(job.mountpoint) is not MountState.LIVE
     if is_free:

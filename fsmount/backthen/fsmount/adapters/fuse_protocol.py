@@ -63,6 +63,7 @@ class Opcode(enum.IntEnum):
     FALLOCATE = 43
     READDIRPLUS = 44
     RENAME2 = 45
+    LSEEK = 46
     COPY_FILE_RANGE = 47
     TMPFILE = 51
 
@@ -100,7 +101,10 @@ REQUEST = Struct("=IIQQIIIHH")
 _REPLY = Struct("=IiQ")
 READING = Struct("=QQI")
 """Handle, offset and size in bytes, of files and directories."""
+SEEKING = Struct("=QQII")
+"""Handle, offset, and what to look for; then nothing."""
 HANDLE = Struct("=Q")
+OFFSET = Struct("=Q")
 FLAGS = Struct("=I")
 XATTR = Struct("=II")
 """Size in bytes: how much room there is, or is needed."""
@@ -202,14 +206,26 @@ def listing(
     """
     parts: list[bytes] = []
     count = 0
+    pack, fixed = _LISTED.pack, _LISTED.size
+    name_s, name_ns = name
+    # A walk spends its time here, so what `entry` says with other functions is spelt out.
     for text, found, cookie in listed:
-        padding = _PADDING[len(text) & 7]
-        size -= _LISTED.size + len(text) + len(padding)
+        length = len(text)
+        padding = _PADDING[length & 7]
+        size -= fixed + length + len(padding)
         if size < 0:
             break
-        fields = _entry_fields(found, name, attributes(found.number))
+        number, mode, links, uid, gid, bytes_, allocated, mtime_ns, ctime_ns, major, minor = found
+        kept_s, kept_ns = attributes(number)
+        mtime, mtime_rest = divmod(mtime_ns, _NS_PER_S)
+        ctime, ctime_rest = divmod(ctime_ns, _NS_PER_S)
         parts += (
-            _LISTED.pack(*fields, found.number, cookie + DOT_COUNT, len(text), found.mode >> _TYPE_SHIFT),
+            pack(
+                *(number, 0, name_s, kept_s, name_ns, kept_ns),
+                *(number, bytes_, allocated // SECTOR_BYTES, mtime, mtime, ctime, mtime_rest, mtime_rest, ctime_rest),
+                *(mode, links, uid, gid, _device(major, minor) if major or minor else 0, 0, 0),
+                *(number, cookie + DOT_COUNT, length, mode >> _TYPE_SHIFT),
+            ),
             text,
             padding,
         )
@@ -238,9 +254,13 @@ def _attribute_fields(found: Attributes) -> tuple[int, ...]:
     mtime = mtime_ns // _NS_PER_S
     mtime_rest = mtime_ns - mtime * _NS_PER_S
     ctime = ctime_ns // _NS_PER_S
-    # The kernel has 32 bits for a device.
-    device = os.makedev(major, minor) & 0xFFFF_FFFF if major or minor else 0
+    device = _device(major, minor) if major or minor else 0
     return (
         *(number, size, allocated // SECTOR_BYTES, mtime, mtime, ctime),
         *(mtime_rest, mtime_rest, ctime_ns - ctime * _NS_PER_S, mode, links, uid, gid, device, 0, 0),
     )
+
+
+def _device(major: int, minor: int) -> int:
+    """A device as the kernel takes it, in 32 bits."""
+    return os.makedev(major, minor) & 0xFFFF_FFFF

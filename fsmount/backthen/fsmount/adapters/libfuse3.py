@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import signal
 import threading
 from collections.abc import Callable
@@ -116,6 +117,7 @@ class Adapter:
             Opcode.OPENDIR: self.opendir,
             Opcode.READDIRPLUS: self.readdirplus,
             Opcode.RELEASEDIR: self.releasedir,
+            Opcode.LSEEK: self.lseek,
             Opcode.DESTROY: self.destroy,
             **dict.fromkeys(CHANGES, self.refuse_change),
         }
@@ -217,6 +219,15 @@ class Adapter:
         """Bytes of a file."""
         handle, offset, size = protocol.READING.unpack_from(body)
         return self._view.read(source, self._files.get(handle), offset, size)
+
+    def lseek(self, source: BlobSource, number: int, body: bytes) -> Payload:
+        """Where data or a hole begins; the kernel asks for nothing else."""
+        handle, offset, whence, _ = protocol.SEEKING.unpack_from(body)
+        find = self._view.next_data if whence == os.SEEK_DATA else self._view.next_hole
+        found = find(source, self._files.get(handle), offset)
+        if found is None:
+            raise Refusal(errno.ENXIO)
+        return protocol.OFFSET.pack(found)
 
     def release(self, _: BlobSource, number: int, body: bytes) -> Payload:
         """A file is not read any more."""

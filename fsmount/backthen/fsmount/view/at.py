@@ -2,7 +2,8 @@
 
     at/2026-11-20T10:15/<host> -> ../../snapshots/<the newest of that host that was begun by then>
 
-A time is whatever names one in a SNAPSHOT on the command line, `yesterday 14:00` too; where no colons can be, dots do.
+A time is whatever names one in a SNAPSHOT on the command line, `yesterday 14:00` too; dots do for colons in it, and `_`
+or `-` for spaces.
 Two texts are two folders even if they name one time, since a directory can be at one path only. Which snapshots the
 folder holds is found out anew each time; only the texts that were looked up lately are remembered, as the numbers
 cannot tell them.
@@ -29,7 +30,8 @@ from backthen.repository import BlobSource, LRUCache, parse_time
 REMEMBERED_MAX = 8192
 """Times and hosts in them that are remembered: about 6 MiB."""
 
-_DOTTED_CLOCK = re.compile(r"(?<=[ tT])(\d{1,2})\.(\d\d)(?:\.(\d\d))?(?!\d)|^(\d{1,2})\.(\d\d)(?:\.(\d\d))?$")
+_HYPHEN = re.compile(r"(?<=[a-z])-|-(?=[a-z])", re.IGNORECASE)
+_DOTTED_CLOCK = re.compile(r"(?:(?<=[ t])|^)(\d{1,2})\.(\d\d)(?:\.(\d\d))?(?![\d.])", re.IGNORECASE)
 
 
 class Times:
@@ -67,9 +69,10 @@ class Times:
             return None
         if len(text) > NAME_BYTES_MAX:
             return None
+        spaced = _HYPHEN.sub(" ", written.replace("_", " "))
         now_ns = self._now_ns()
-        found = parse_time(written, now_ns, self._zone)
-        return parse_time(_with_colons(written), now_ns, self._zone) if found is None else found
+        found = parse_time(spaced, now_ns, self._zone)
+        return parse_time(_with_colons(spaced), now_ns, self._zone) if found is None else found
 
 
 class At:

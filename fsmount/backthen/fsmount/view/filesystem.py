@@ -10,12 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import tzinfo
 from functools import wraps
+from itertools import islice
 from typing import Concatenate, NamedTuple, ParamSpec, TypeVar
 
 from backthen.fsmount.view.activity import Activity
+from backthen.fsmount.view.ahead import Ahead
 from backthen.fsmount.view.at import At, Times, group_by_host
 from backthen.fsmount.view.attributes import (
     ACL_NAMES,
@@ -65,6 +67,8 @@ from backthen.repository import (
     PathNotFound,
     RepositoryError,
     SnapshotInfo,
+    next_data,
+    next_hole,
     now_ns,
     read_file,
     read_xattrs,
@@ -120,10 +124,12 @@ class OpenFile:
     Attributes:
         node: a file of a snapshot, or None.
         text: what any other file holds; it stays as it was at the opening.
+        ahead: how it is read.
     """
 
     node: Node | None
     text: bytes = b""
+    ahead: Ahead = field(default_factory=Ahead)
 
     @property
     def is_lasting(self) -> bool:
@@ -250,20 +256,16 @@ class View:
         if directory.located is None:
             return list(directory.frozen[after : after + LISTED_MAX])
         snapshot, node = directory.located
-        listed: list[Listed] = []
-        remember, base, start, describe = self._recent.put, snapshot.base, node.position, snapshot.describe
+        children: list[Node] = []
         try:
-            for child in snapshot.tree.children(source, node, after=after):
-                place, position, name, entry = child
-                number = base + position
-                listed.append(Listed(name, describe(entry, number), place - start))
-                remember(number, Located(snapshot, child))
-                if len(listed) == LISTED_MAX:
-                    break
+            for child in islice(snapshot.tree.children(source, node, after=after), LISTED_MAX):
+                children.append(child)  # one by one: what came before a failure is kept
         except (NotInMemory, RepositoryError):
-            if not listed:
+            if not children:
                 raise
-        return listed
+        base, start, describe = snapshot.base, node.position, snapshot.describe
+        self._recent.put_all({base + child.position: Located(snapshot, child) for child in children})
+        return [Listed(name, describe(entry, base + at), place - start) for place, at, name, entry in children]
 
     @_with_meaning
     def open_file(self, source: BlobSource, number: int) -> OpenFile:
@@ -290,7 +292,22 @@ class View:
         """Bytes of a file; fewer than `length` at its end."""
         if file.node is None:
             return file.text[offset : offset + length]
+        file.ahead.follow(self.near, file.node.entry, offset, length)
         return read_file(source, file.node.entry, offset, length)
+
+    @_with_meaning
+    def next_data(self, source: BlobSource, file: OpenFile, offset: int) -> int | None:
+        """Where the first data at or after an offset is; None where there is none."""
+        if file.node is None:
+            return offset if offset < len(file.text) else None
+        return next_data(source, file.node.entry, offset)
+
+    @_with_meaning
+    def next_hole(self, source: BlobSource, file: OpenFile, offset: int) -> int | None:
+        """Where the first hole at or after an offset is, the end of the file being one; None from there on."""
+        if file.node is None:
+            return len(file.text) if offset < len(file.text) else None
+        return next_hole(source, file.node.entry, offset)
 
     @_with_meaning
     def target(self, source: BlobSource, number: int) -> bytes:

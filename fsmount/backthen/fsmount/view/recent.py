@@ -8,7 +8,7 @@ _Value = TypeVar("_Value")
 
 
 class Recent(Generic[_Value]):
-    """Remembers at least the last `count` values that were put, and at most twice as many.
+    """Remembers at least the last `count` values that were put, and at most twice as many and a few.
 
     Two generations: when the young one is full it becomes the old one, and the old one is dropped. Each step is one
     operation on a dict, so threads that meet can lose a value from memory but never see a wrong one.
@@ -28,8 +28,14 @@ class Recent(Generic[_Value]):
 
     def put(self, number: int, value: _Value) -> None:
         """Remember a value."""
-        young = self._young
-        if len(young) >= self._count:
-            self._old = young
-            self._young = young = {}
-        young[number] = value
+        self._room()[number] = value
+
+    def put_all(self, values: dict[int, _Value]) -> None:
+        """Remember several values at once, far fewer than are remembered in all."""
+        self._room().update(values)
+
+    def _room(self) -> dict[int, _Value]:
+        if len(self._young) >= self._count:
+            self._old = self._young
+            self._young = {}
+        return self._young

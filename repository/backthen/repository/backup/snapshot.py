@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Set
 from contextlib import closing
 from dataclasses import dataclass, replace
 
@@ -14,7 +13,7 @@ from backthen.repository.backup.parents import Parent, Parents
 from backthen.repository.backup.request import SnapshotReport, SnapshotRequest
 from backthen.repository.backup.tally import Tally
 from backthen.repository.backup.tree import TreeBuilder, write_links
-from backthen.repository.catalog import Committed
+from backthen.repository.catalog import Committed, Survey
 from backthen.repository.chunking import Cutter, check_fastcdc
 from backthen.repository.content import SnapshotTree
 from backthen.repository.crypto import SpillCipher
@@ -39,7 +38,7 @@ from backthen.repository.source import (
     saved_paths,
     walk,
 )
-from backthen.repository.storage import parse_pack_name
+from backthen.repository.storage import Storage, at_once, parse_pack_name
 
 _ATTEMPTS_MAX = 5
 _CHECKPOINT_NS = 30 * 60 * 1_000_000_000
@@ -73,10 +72,14 @@ def create_snapshot(repository: Repository, request: SnapshotRequest, progress: 
     check_fastcdc()
     begun_ns = clock.monotonic_ns()
     plan = _Plan(repository, request, saved_paths(request.paths), progress, clock.now_ns())
-    parents = _find_parents(plan)
+    parents: list[Parent] | None = None
     avoided: frozenset[PackId] = frozenset()
     for _ in range(_ATTEMPTS_MAX):
-        with _Attempt(plan, parents, avoided) as attempt:
+        survey, packs = _look_around(plan)
+        if parents is None:
+            parents = _find_parents(plan, survey)
+        usable = {id_: packs[id_] for id_ in packs.keys() - survey.condemned.packs - avoided}
+        with _Attempt(plan, parents, usable) as attempt:
             top, links, link_count = attempt.save()
             vouching = tuple(parent.tree.id for parent in parents if parent.vouches)
             report = SnapshotReport(
@@ -95,10 +98,26 @@ def create_snapshot(repository: Repository, request: SnapshotRequest, progress: 
     )
 
 
-def _find_parents(plan: _Plan) -> list[Parent]:
+def _look_around(plan: _Plan) -> tuple[Survey, dict[PackId, int]]:
+    """What there is now, and the packs with their lengths; the local index is brought up to it."""
+    repository = plan.repository
+    with at_once(repository.storage) as begin:
+        surveyed, listed = begin(repository.survey), begin(lambda: _list_packs(repository.storage))
+        refreshed = begin(repository.refresh)
+        cleaned = begin(lambda: 0 if plan.request.dry_run else repository.storage.remove_abandoned_spool())
+        refreshed()
+        cleaned()
+        return surveyed(), listed()
+
+
+def _list_packs(storage: Storage) -> dict[PackId, int]:
+    listed = ((parse_pack_name(stored.name), stored.length) for stored in storage.list("packs"))
+    return {pack_id: length for pack_id, length in listed if pack_id is not None}
+
+
+def _find_parents(plan: _Plan, survey: Survey) -> list[Parent]:
     """The snapshot to compare with, and what an unfinished run of the same paths has left since."""
-    repository, request, paths = plan.repository, plan.request, plan.paths.paths
-    infos = repository.snapshots()
+    repository, request, paths, infos = plan.repository, plan.request, plan.paths.paths, survey.snapshots
     if request.parent is not None:
         found = [info for info in infos if info.id == request.parent]
         if not found:
@@ -109,7 +128,7 @@ def _find_parents(plan: _Plan) -> list[Parent]:
         return []
     parents = [Parent(SnapshotTree(info.id, info.root), vouches=True) for info in found]
     since_ns = found[0].started_ns if found else 0
-    for unlogged in repository.catalog.partial_roots(request.host, paths)[:1]:
+    for unlogged in repository.catalog.partial_roots(survey.unlogged, request.host, paths)[:1]:
         if unlogged.root.started_ns > since_ns:
             parents.insert(0, Parent(SnapshotTree(unlogged.id, unlogged.root), vouches=False))
     return parents
@@ -124,10 +143,10 @@ def _recorded(rules: ExclusionRules | None) -> tuple[str, ...]:
 class _Attempt:
     """One pass over the live file system, with the blobs it stores and relies on."""
 
-    def __init__(self, plan: _Plan, parents: list[Parent], avoided: Set[PackId]) -> None:
+    def __init__(self, plan: _Plan, parents: list[Parent], usable: dict[PackId, int]) -> None:
         self._plan = plan
         self._keys = plan.repository.keys
-        self._sink: BlobWriter | BlobCounter = _open_sink(plan, avoided)
+        self._sink: BlobWriter | BlobCounter = _open_sink(plan, usable)
         self._spill_cipher = SpillCipher()
         self._links = LinkTable(plan.repository.cache_folder / "spool", self._spill_cipher)
         self._tally = Tally(plan.progress)
@@ -262,22 +281,13 @@ class _Attempt:
         self._checkpoint_ns = clock.monotonic_ns() + _CHECKPOINT_NS
 
 
-def _open_sink(plan: _Plan, avoided: Set[PackId]) -> BlobWriter | BlobCounter:
-    """Where blobs go, knowing which packs are there to be relied on."""
+def _open_sink(plan: _Plan, usable: dict[PackId, int]) -> BlobWriter | BlobCounter:
+    """Where blobs go, given the packs that are there to be relied on, with their lengths."""
     repository = plan.repository
-    condemned = repository.catalog.condemned().packs
-    listed = (
-        (pack_id, stored.length)
-        for stored in repository.storage.list("packs")
-        if (pack_id := parse_pack_name(stored.name)) is not None
-    )
-    usable = {pack_id: length for pack_id, length in listed if pack_id not in condemned and pack_id not in avoided}
-    repository.refresh()
     if plan.request.dry_run:
         return BlobCounter(
             repository.keys, repository.index, usable=set(usable), folder=repository.cache_folder / "spool"
         )
-    repository.storage.remove_abandoned_spool()
     index_orphans(repository.storage, repository.keys, repository.index, usable.items())
     return BlobWriter(
         repository.storage,
@@ -286,4 +296,5 @@ def _open_sink(plan: _Plan, avoided: Set[PackId]) -> BlobWriter | BlobCounter:
         usable=set(usable),
         spool=repository.spool,
         compression=plan.request.compression,
+        cached=repository.cached,
     )

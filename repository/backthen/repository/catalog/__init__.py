@@ -3,7 +3,7 @@
 Knows nothing of what is inside a tree; nothing in here reads or stores blobs.
 """
 
-from backthen.repository.catalog.catalog import Catalog
+from backthen.repository.catalog.catalog import Catalog, Survey
 from backthen.repository.catalog.client import Authorship, ClientMemory, ClientState, VolatileClient
 from backthen.repository.catalog.commit import Again, Committed
 from backthen.repository.catalog.log import Log, LoggedSnapshot
@@ -35,6 +35,7 @@ __all__ = [
     "Marks",
     "Selector",
     "SnapshotInfo",
+    "Survey",
     "UnloggedRoot",
     "VolatileClient",
     "filter_snapshots",

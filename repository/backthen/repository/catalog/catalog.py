@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Set
+from collections.abc import Iterable, Set
+from typing import NamedTuple
 
 from backthen.repository.catalog.client import ClientMemory
 from backthen.repository.catalog.commit import Again, Committed, Committer
@@ -15,9 +16,17 @@ from backthen.repository.crypto import RepositoryKeys
 from backthen.repository.errors import DamageError, MissingError
 from backthen.repository.ids import PackId, SnapshotId
 from backthen.repository.model.records import Root
-from backthen.repository.storage import Storage
+from backthen.repository.storage import Storage, at_once, side_by_side
 
 _log = logging.getLogger(__name__)
+
+
+class Survey(NamedTuple):
+    """What there is when a snapshot is begun: all snapshots, what is condemned, and the roots that are neither."""
+
+    snapshots: list[SnapshotInfo]
+    condemned: Condemned
+    unlogged: frozenset[SnapshotId]
 
 
 class Catalog:
@@ -56,26 +65,40 @@ class Catalog:
                 self._read_roots()
             return list(self._infos)
 
-    def partial_roots(self, host: str, paths: tuple[bytes, ...]) -> list[UnloggedRoot]:
+    def survey(self) -> Survey:
+        """What there is when a snapshot is begun.
+
+        Raises:
+            RollbackError: the storage shows an older or another past than this client saw.
+            DamageError: a mark was damaged.
+            NewerFormatError: a mark, log entry or root needs a newer version of the program.
+            StorageError: the storage failed.
+            CacheError: the client's state cannot be read.
+        """
+        with self._lock, at_once(self._storage) as begin:
+            condemned, present = begin(self._marks.load), begin(self._roots.list_ids)
+            snapshots = self.snapshots()
+            logged = {snapshot.id for snapshot in self._log.snapshots()}
+            return Survey(snapshots, condemned(), frozenset(present() - condemned().roots - logged))
+
+    def partial_roots(self, unlogged: Iterable[SnapshotId], host: str, paths: tuple[bytes, ...]) -> list[UnloggedRoot]:
         """What unfinished runs of this host and these paths left, newest first, to be taken up.
 
         They were never looked at, so they vouch for nothing: every pack whose blobs are taken over from them must be
         relied on by itself, and they cannot be parents of a root.
 
+        Args:
+            unlogged: the roots to look through, see `Survey.unlogged`.
+            host: the host of the runs.
+            paths: what they were to save.
+
         Raises:
-            RollbackError: the storage shows an older or another past than this client saw.
-            DamageError: a mark was damaged.
-            NewerFormatError: a mark or log entry needs a newer version of the program.
+            NewerFormatError: a root needs a newer version of the program.
             StorageError: the storage failed.
-            CacheError: the client's state cannot be read.
         """
         with self._lock:
-            condemned = self._marks.load()
-            present = self._roots.list_ids()
-            self._log.refresh()
-            logged = {snapshot.id for snapshot in self._log.snapshots()}
             found = []
-            for id_ in sorted(present - condemned.roots - logged):
+            for id_ in sorted(unlogged):
                 try:
                     root = self._roots.read(id_)
                 except MissingError:
@@ -133,7 +156,8 @@ class Catalog:
 
     def _read_roots(self) -> None:
         shown = self._shown()
-        roots = {logged.id: self._roots.read_logged(logged.id) for logged in shown}
+        ids = [logged.id for logged in shown]
+        roots = dict(zip(ids, side_by_side(self._storage, self._roots.read_logged, ids), strict=True))
         if any(isinstance(root, MissingError) for root in roots.values()):
             self._log.refresh()  # it may have been forgotten and pruned since the log was read
             shown = self._shown()

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Set
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from backthen.repository.catalog.log import Log
 from backthen.repository.catalog.marks import Condemned, Marks
 from backthen.repository.catalog.roots import Roots
 from backthen.repository.ids import ObjectId, PackId, SnapshotId
 from backthen.repository.model.records import LogKind
-from backthen.repository.storage import Storage, parse_pack_name
+from backthen.repository.storage import Storage, at_once, parse_pack_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,14 @@ class Again:
     bad_packs: frozenset[PackId] = frozenset()
     lost_parents: frozenset[SnapshotId] = frozenset()
     is_root_condemned: bool = False
+
+
+class _Seen(NamedTuple):
+    """What is condemned, which roots there are, and which of the packs that are relied on are not."""
+
+    condemned: Condemned
+    roots: set[SnapshotId]
+    missing_packs: frozenset[PackId]
 
 
 class Committer:
@@ -68,8 +77,10 @@ class Committer:
             StorageError: the storage failed.
             CacheError: the client's state cannot be read.
         """
-        self._log.refresh()
-        again = self._look(root, parents, relied)
+        with at_once(self._storage) as begin:
+            refreshed, looked = begin(self._log.refresh), begin(lambda: self._look(relied))
+            refreshed()
+            again = self._judge(looked(), root, parents, relied)
         if again is not None:
             return again
         entry_id = self._log.append(LogKind.COMMIT, root, time_ns)
@@ -80,28 +91,32 @@ class Committer:
         self._log.pin(entry_id)
         return Committed(root, entry_id)
 
-    def _look(self, root: SnapshotId, parents: Set[SnapshotId], relied: Set[PackId]) -> Again | None:
-        """What stands in the way, in this order: marks, roots, packs.
+    def _look(self, relied: Set[PackId]) -> _Seen:
+        """Look at marks, roots and packs, in this order; at no packs where none is asked for."""
+        condemned = self._marks.load()
+        roots = self._roots.list_ids()
+        return _Seen(condemned, roots, self._missing(relied) if relied else frozenset())
+
+    def _judge(self, seen: _Seen, root: SnapshotId, parents: Set[SnapshotId], relied: Set[PackId]) -> Again | None:
+        """What stands in the way.
 
         A parent that was never logged was never looked at itself, and so vouches for nothing.
         """
         logged = {entry.root for entry in self._log.entries.values() if entry.kind == LogKind.COMMIT}
-        condemned = self._marks.load()
-        roots = self._roots.list_ids()
-        bad_packs = self._bad_packs(relied, condemned)
-        lost_parents = frozenset(parents & condemned.roots | parents - roots | parents - logged)
-        is_root_condemned = root in condemned.roots or root not in roots
+        bad_packs = seen.missing_packs | relied & seen.condemned.packs
+        lost_parents = frozenset(parents & seen.condemned.roots | parents - seen.roots | parents - logged)
+        is_root_condemned = root in seen.condemned.roots or root not in seen.roots
         if bad_packs or lost_parents or is_root_condemned:
             return Again(bad_packs, lost_parents, is_root_condemned)
         return None
 
-    def _bad_packs(self, relied: Set[PackId], condemned: Condemned) -> frozenset[PackId]:
+    def _missing(self, relied: Set[PackId]) -> frozenset[PackId]:
         missing = set(relied)
         for stored in self._storage.list("packs"):
             pack_id = parse_pack_name(stored.name)
             if pack_id is not None:
                 missing.discard(pack_id)
-        return frozenset(missing | relied & condemned.packs)
+        return frozenset(missing)
 
     def _is_condemned(self, root: SnapshotId) -> bool:
         return root in self._marks.load().roots or root not in self._roots.list_ids()

@@ -28,7 +28,7 @@ from backthen.repository.errors import (
 )
 from backthen.repository.ids import ObjectId, SnapshotId
 from backthen.repository.model.records import LogEntry, LogKind, encode_record
-from backthen.repository.storage import Storage, log_name, parse_log_name
+from backthen.repository.storage import Storage, log_name, parse_log_name, side_by_side
 
 _NAMES_SHOWN_MAX = 3
 _KINDS = frozenset(LogKind)
@@ -148,19 +148,26 @@ class Log:
         self._listed = frozenset()  # until all of it is read, should reading fail
         self._stored = {name: entry for name, entry in self._stored.items() if name in listed}
         self._unreadable = {}
-        for name in sorted(name for name in listed - self._stored.keys() if parse_log_name(name)):
-            try:
-                self._stored[name] = self._read(name)
-            except ObjectMissing:
-                self._unreadable[name] = MissingError("it is listed but not there", name=name)
-            except DamageError as error:
-                self._unreadable[name] = error
+        new = sorted(name for name in listed - self._stored.keys() if parse_log_name(name))
+        for name, entry in zip(new, side_by_side(self._storage, self._try_to_read, new), strict=True):
+            if isinstance(entry, DamageError):
+                self._unreadable[name] = entry
+            else:
+                self._stored[name] = entry
         self.entries = {_entry_id(name): entry for name, entry in self._stored.items()}
         self._take_checkpoints()
         self._order = order_entries(self.entries)
         self.damage = tuple(self._find_damage())
         self.generation += 1
         self._listed = listed
+
+    def _try_to_read(self, name: str) -> LogEntry | DamageError:
+        try:
+            return self._read(name)
+        except ObjectMissing:
+            return MissingError("it is listed but not there", name=name)
+        except DamageError as error:
+            return error
 
     def _read(self, name: str) -> LogEntry:
         entry = read_record(self._storage, self._keys, ObjectKind.LOG, name, _entry_id(name), LogEntry)

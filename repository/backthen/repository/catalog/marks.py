@@ -9,7 +9,7 @@ from backthen.repository.crypto import ObjectKind, RepositoryKeys
 from backthen.repository.errors import MissingError, ObjectMissing
 from backthen.repository.ids import ObjectId, PackId, SnapshotId
 from backthen.repository.model.records import Mark
-from backthen.repository.storage import Storage, mark_name, parse_mark_name
+from backthen.repository.storage import Storage, mark_name, parse_mark_name, side_by_side
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,14 +50,19 @@ class Marks:
     def _read_new(self) -> set[ObjectId]:
         """Read the marks not known yet; those that were gone."""
         listed = {id_ for stored in self._storage.list("marks") if (id_ := parse_mark_name(stored.name)) is not None}
+        new = sorted(listed - self._known)
         vanished = set()
-        for id_ in sorted(listed - self._known):
-            try:
-                mark = read_record(self._storage, self._keys, ObjectKind.MARK, mark_name(id_), id_, Mark)
-            except ObjectMissing:
+        for id_, mark in zip(new, side_by_side(self._storage, self._read, new), strict=True):
+            if mark is None:
                 vanished.add(id_)
                 continue
             self._packs.update(mark.packs)
             self._roots.update(mark.abandoned_roots, mark.forgotten_roots)
             self._known.add(id_)
         return vanished
+
+    def _read(self, id_: ObjectId) -> Mark | None:
+        try:
+            return read_record(self._storage, self._keys, ObjectKind.MARK, mark_name(id_), id_, Mark)
+        except ObjectMissing:
+            return None

@@ -48,7 +48,7 @@ class UnloggedRoot:
 
 
 class Roots:
-    """The roots of a repository; each is read once. Not safe to use from several threads."""
+    """The roots of a repository; each is read once. Safe to use from several threads."""
 
     def __init__(self, storage: Storage, keys: RepositoryKeys) -> None:
         """Read from `storage`; nothing is read yet."""

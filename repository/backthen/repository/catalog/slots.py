@@ -34,7 +34,7 @@ from backthen.repository.errors import (
 )
 from backthen.repository.ids import ObjectId
 from backthen.repository.model.records import SlotNote
-from backthen.repository.storage import Storage, key_name, parse_key_name
+from backthen.repository.storage import Storage, at_once, key_name, parse_key_name, side_by_side
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,13 +82,17 @@ def open_with_password(storage: Storage, header: ConfigHeader, password: bytes) 
         DamageError: `config` or the slot of this password was damaged or changed, or there is no slot at all.
         StorageError: the storage failed.
     """
-    master = derive_master(password_bytes(password), header.kdf)
+    with at_once(storage) as begin:
+        derived = begin(lambda: derive_master(password_bytes(password), header.kdf))
+        read = begin(lambda: _read_slots(storage, header))
+        master, slots = derived(), read()
     damage: DamageError | None = None
-    slots = 0
-    for id_ in _slot_ids(storage):
-        slots += 1
+    for id_, slot in slots:
+        if isinstance(slot, DamageError):
+            damage = slot
+            continue
         try:
-            keys = open_slot(header, _read_slot(storage, header, id_), master)
+            keys = open_slot(header, slot, master)
         except DamageError as error:
             damage = error
             continue
@@ -202,6 +206,18 @@ def remove_foreign_slots(storage: Storage, header: ConfigHeader) -> None:
 def _slot_ids(storage: Storage) -> Iterator[ObjectId]:
     found = (parse_key_name(stored.name) for stored in storage.list("keys"))
     return iter(sorted(id_ for id_ in found if id_ is not None))
+
+
+def _read_slots(storage: Storage, header: ConfigHeader) -> list[tuple[ObjectId, Slot | DamageError]]:
+    """All slots, or what is wrong with them."""
+
+    def read(id_: ObjectId) -> tuple[ObjectId, Slot | DamageError]:
+        try:
+            return id_, _read_slot(storage, header, id_)
+        except DamageError as error:
+            return id_, error
+
+    return list(side_by_side(storage, read, _slot_ids(storage)))
 
 
 def _read_info(storage: Storage, header: ConfigHeader, opened: OpenedSlot, id_: ObjectId) -> SlotInfo:

@@ -1,6 +1,14 @@
 """Reading snapshots: trees by name and position, files by offset."""
 
-from backthen.repository.content.file import blobs_of, extents_from, read_file, read_xattrs
+from backthen.repository.content.file import (
+    blobs_of,
+    expect_file,
+    extents_from,
+    next_data,
+    next_hole,
+    read_file,
+    read_xattrs,
+)
 from backthen.repository.content.tree import Node, SnapshotTree, distinct_leaves, entries_of, entry_lists_of
 
 __all__ = [
@@ -10,7 +18,10 @@ __all__ = [
     "distinct_leaves",
     "entries_of",
     "entry_lists_of",
+    "expect_file",
     "extents_from",
+    "next_data",
+    "next_hole",
     "read_file",
     "read_xattrs",
 ]

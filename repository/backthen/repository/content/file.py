@@ -63,6 +63,44 @@ def read_file(source: BlobSource, entry: Entry, offset: int, length: int) -> byt
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
+def expect_file(source: BlobSource, entry: Entry, begin: int, end: int) -> int:
+    """Have bytes `begin` to `end` of a file opened in the background, as far as there is room; to where that is.
+
+    Raises:
+        RepositoryError, NotInMemory: as the source raises where it gives the list of extents.
+    """
+    for start, extent in extents_from(source, entry, begin):
+        if start >= end or not (extent.is_hole or source.expect(BlobRef(extent.id, extent.length))):
+            break
+        begin = start + extent.length
+    return begin
+
+
+def next_data(source: BlobSource, entry: Entry, offset: int) -> int | None:
+    """Where the first data of a file at or after `offset` is, or None where there is none.
+
+    Raises:
+        RepositoryError: as the source raises.
+    """
+    if entry.allocated == entry.size:
+        return offset if offset < entry.size else None
+    return next((max(start, offset) for start, found in extents_from(source, entry, offset) if not found.is_hole), None)
+
+
+def next_hole(source: BlobSource, entry: Entry, offset: int) -> int | None:
+    """Where the first hole of a file at or after `offset` is; its end counts as one. None from the end on.
+
+    Raises:
+        RepositoryError: as the source raises.
+    """
+    if offset >= entry.size:
+        return None
+    if entry.allocated == entry.size:
+        return entry.size
+    holes = (max(start, offset) for start, found in extents_from(source, entry, offset) if found.is_hole)
+    return next(holes, entry.size)
+
+
 def read_xattrs(source: BlobSource, entry: Entry) -> tuple[tuple[bytes, bytes], ...]:
     """The extended attributes of an entry as (name, value), sorted by name."""
     if entry.xattr_blob is None:

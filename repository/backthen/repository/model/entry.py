@@ -37,7 +37,7 @@ class EntryType(enum.IntEnum):
     UNKNOWN = 8
 
 
-class BlobRef(msgspec.Struct, frozen=True, array_like=True):
+class BlobRef(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Where a blob is: its id and its length in bytes."""
 
     id: BlobId
@@ -56,9 +56,10 @@ class Extent(NamedTuple):
         return self.id == HOLE
 
 
-class Entry(msgspec.Struct, frozen=True, array_like=True):
+class Entry(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One name in a directory, with its metadata; FORMAT.md section 8.2 gives each field.
 
+    Not followed by the garbage collector: it cannot be part of a cycle, and caches hold very many.
     Sizes are bytes, times nanoseconds. `size` of a directory is the sum of what is below it, `below` how many entries
     that is.
     """

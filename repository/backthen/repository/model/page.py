@@ -27,7 +27,7 @@ BorderPrf = Callable[[int, bytes], int]
 PutPage = Callable[[bytes], BlobRef]
 
 
-class Child(msgspec.Struct, frozen=True, array_like=True):
+class Child(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A page as its parent page names it: first key, blob, positions and bytes under it."""
 
     first: bytes

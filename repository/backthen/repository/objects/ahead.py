@@ -25,21 +25,22 @@ class AheadWorkers:
         self._lock = threading.Lock()
         self._threads: list[threading.Thread] = []
 
-    def offer(self, key: Hashable, work: Callable[[], None]) -> None:
-        """Have `work` done some time, unless that of the same key is waiting or being done, or too much is waiting.
+    def offer(self, key: Hashable, work: Callable[[], None]) -> bool:
+        """Have `work` done some time, unless too much is waiting; whether that, or other work of the key, will be done.
 
         It must not raise.
         """
         with self._lock:
             if key in self._pending:
-                return
+                return True
             try:
                 self._tasks.put_nowait((key, work))
             except Full:
-                return
+                return False
             self._pending.add(key)
             if not self._threads:
                 self._start()
+        return True
 
     def close(self) -> None:
         """Drop what waits, and end the threads after what they are doing."""

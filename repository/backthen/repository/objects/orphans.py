@@ -11,7 +11,7 @@ from backthen.repository.ids import PackId
 from backthen.repository.index import LocalIndex, encode_index
 from backthen.repository.model.records import IndexedPack, IndexObject
 from backthen.repository.packs import PackDirectory, read_pack_directory
-from backthen.repository.storage import Storage, index_name, pack_name
+from backthen.repository.storage import Storage, index_name, pack_name, side_by_side
 
 _PACKS_PER_INDEX = 64
 _BLOBS_PER_INDEX = 262_144
@@ -42,18 +42,23 @@ def index_orphans(
     """
     count = 0
     found: dict[int, list[IndexedPack]] = {}
-    for pack_id, length in packs:
-        if not index.has_pack(pack_id):
-            try:
-                directory = load_pack_directory(storage, keys, pack_id, length)
-            except (DamageError, ObjectMissing, NewerFormatError):
-                continue
-            count += 1
-            waiting = found.setdefault(directory.pack_class, [])
-            waiting.append(directory.indexed(pack_id))
-            blobs = sum(len(pack.prefixes) for pack in waiting) // fmt.ID_PREFIX_BYTES
-            if len(waiting) >= _PACKS_PER_INDEX or blobs >= _BLOBS_PER_INDEX:
-                _put_index(storage, keys, index, directory.pack_class, found.pop(directory.pack_class))
+
+    def load(pack: tuple[PackId, int]) -> tuple[PackId, PackDirectory | None]:
+        try:
+            return pack[0], load_pack_directory(storage, keys, *pack)
+        except (DamageError, ObjectMissing, NewerFormatError):
+            return pack[0], None
+
+    orphans = [pack for pack in packs if not index.has_pack(pack[0])]
+    for pack_id, directory in side_by_side(storage, load, orphans):
+        if directory is None:
+            continue
+        count += 1
+        waiting = found.setdefault(directory.pack_class, [])
+        waiting.append(directory.indexed(pack_id))
+        blobs = sum(len(pack.prefixes) for pack in waiting) // fmt.ID_PREFIX_BYTES
+        if len(waiting) >= _PACKS_PER_INDEX or blobs >= _BLOBS_PER_INDEX:
+            _put_index(storage, keys, index, directory.pack_class, found.pop(directory.pack_class))
     for pack_class, waiting in found.items():
         _put_index(storage, keys, index, pack_class, waiting)
     return count

@@ -12,6 +12,7 @@ from backthen.repository import format as fmt
 from backthen.repository.bounded import LRUCache
 from backthen.repository.crypto import BlobKind, PackCipher, RepositoryKeys, open_pack_cipher
 from backthen.repository.errors import (
+    CacheError,
     DamageError,
     MalformedError,
     MissingError,
@@ -28,7 +29,7 @@ from backthen.repository.objects.ahead import AheadWorkers
 from backthen.repository.objects.source import CacheUse, NotInMemory
 from backthen.repository.packs import RunPiece, SolidBody, open_segment
 from backthen.repository.packs.segment import FORM_RUN, FORM_SOLID
-from backthen.repository.storage import Storage, pack_name
+from backthen.repository.storage import CachedStorage, Storage, pack_name
 
 SEGMENT_CACHE_BYTES = 32 * fmt.MIB
 PAGE_CACHE_BYTES = 24 * fmt.MIB
@@ -37,8 +38,11 @@ _CIPHERS_MAX = 64
 _LOCKS = 64
 _BLOB_BYTES = 200
 """What one blob takes in memory besides its data: where it ends, and the id that it was found to have."""
-_AHEAD_BYTES = 4 * fmt.MIB
-"""How far ahead of a reader segments are opened: stored bytes of a pack."""
+_AHEAD_BYTES = 2 * fmt.MIB
+"""How far ahead of a reader segments are opened: stored bytes of a pack. Several packs are read at once, and text is
+four times as long when it is opened, so more of it would leave the cache before it is asked for."""
+_EXPECTED_MAX = 256
+"""Segments that somebody said are read next."""
 _CHUNK_KINDS = (BlobKind.CHUNK, BlobKind.XATTR)
 _PAGE_KINDS = (BlobKind.PAGE, BlobKind.LIST)
 _UNREADABLE = (DamageError, ObjectMissing, NewerFormatError)
@@ -52,7 +56,14 @@ class BlobReader:
         near: answers from memory at once, or raises `NotInMemory`.
     """
 
-    def __init__(self, storage: Storage, keys: RepositoryKeys, index: LocalIndex, refresh: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        storage: Storage,
+        keys: RepositoryKeys,
+        index: LocalIndex,
+        refresh: Callable[[], bool],
+        cached: CachedStorage | None = None,
+    ) -> None:
         """Read from `storage`.
 
         Args:
@@ -60,7 +71,9 @@ class BlobReader:
             keys: the repository's keys.
             index: where the blobs are.
             refresh: takes in what is new in the repository's index; whether anything was.
+            cached: the storage, where it is elsewhere and what was fetched is kept.
         """
+        self._cached = cached
         self._storage = storage
         self._keys = keys
         self._index = index
@@ -73,6 +86,7 @@ class BlobReader:
         self._locks = [threading.Lock() for _ in range(_LOCKS)]
         self._touched: tuple[PackId, int] | None = None
         self._ahead = AheadWorkers()
+        self._expected: LRUCache[tuple[PackId, int], bool] = LRUCache(_EXPECTED_MAX)
         self.source = _Source(self, blocking=True)
         self.near = _Source(self, blocking=False)
 
@@ -110,6 +124,24 @@ class BlobReader:
         """See `BlobSource.read`."""
         end = ref.length if length is None else min(offset + length, ref.length)
         return self._read(ref, offset, end, _CHUNK_KINDS, blocking=blocking)
+
+    def expect(self, ref: BlobRef) -> bool:
+        """See `BlobSource.expect`."""
+        with suppress(CacheError):
+            location = self._index.lookup(ref.id[: fmt.ID_PREFIX_BYTES])
+            if location is not None:
+                pack, first = self._index.pack(location), location.segment
+                count = -(-ref.length // fmt.RUN_PIECE_BYTES) if pack.is_run(first) else 1
+                return self._expect_segments(pack, range(first, min(first + count, len(pack.counts))))
+        return True
+
+    def _expect_segments(self, pack: PackRecord, numbers: range) -> bool:
+        for number in numbers:
+            key = (pack.id, number)
+            if key not in self._segments and not self._ahead.offer(key, partial(self._open_ahead, pack, number)):
+                return False
+            self._expected[key] = True
+        return True
 
     def _read(
         self, ref: BlobRef, offset: int, end: int, kinds: tuple[BlobKind, BlobKind], *, blocking: bool
@@ -195,7 +227,9 @@ class BlobReader:
         key = (pack.id, number)
         if key != self._touched:
             self._touched = key
-            self._read_ahead(pack, number)
+            # Who says what comes next knows better than the order of the pack.
+            if key not in self._expected:
+                self._read_ahead(pack, number)
         segment = self._segments.get(key)
         if segment is not None:
             return segment
@@ -240,13 +274,27 @@ class BlobReader:
             raise MalformedError("it has fewer segments than the index says", name=name)
         begin, end = pack.offsets[number], pack.offsets[number + 1]
         try:
-            return open_segment(self._cipher(pack.id), number, self._storage.get(name, begin, end - begin), form)
+            return self._open(pack.id, number, begin, end, form)
         except TamperedError as error:
             raise TamperedError(f"segment {number} at byte {begin}: {error}", name=name) from error
         except MalformedError as error:
             raise MalformedError(f"segment {number} at byte {begin}: {error}", name=name) from error
         except NewerFormatError as error:
             raise NewerFormatError(f"{name}: {error}", hint=error.hint) from error
+
+    def _open(self, pack_id: PackId, number: int, begin: int, end: int, form: int) -> SolidBody | RunPiece:
+        """Fetch and open a segment; once more from the storage itself, where what was kept of it may be to blame."""
+        name = pack_name(pack_id)
+        sealed = self._storage.get(name, begin, end - begin)  # first: from afar the header comes with it
+        try:
+            return open_segment(self._cipher(pack_id), number, sealed, form)
+        except (TamperedError, MalformedError, NewerFormatError):
+            if self._cached is None:
+                raise
+            self._cached.forget(name)
+            self._ciphers.clear()
+            sealed = self._storage.get(name, begin, end - begin)
+            return open_segment(self._cipher(pack_id), number, sealed, form)
 
     def _cipher(self, pack_id: PackId) -> PackCipher:
         cipher = self._ciphers.get(pack_id)
@@ -270,6 +318,9 @@ class _Source:
 
     def read(self, ref: BlobRef, offset: int = 0, length: int | None = None) -> bytes | memoryview:
         return self._reader.read(ref, offset, length, blocking=self._blocking)
+
+    def expect(self, ref: BlobRef) -> bool:
+        return self._reader.expect(ref)
 
 
 class _Opened(NamedTuple):

@@ -10,7 +10,7 @@ from backthen.repository.errors import DamageError, NewerFormatError, ObjectMiss
 from backthen.repository.ids import ObjectId
 from backthen.repository.index import LocalIndex, decode_index
 from backthen.repository.model.records import IndexObject
-from backthen.repository.storage import Storage, index_name, parse_index_name
+from backthen.repository.storage import Storage, index_name, parse_index_name, side_by_side
 
 
 def refresh_index(storage: Storage, keys: RepositoryKeys, index: LocalIndex) -> bool:
@@ -43,11 +43,9 @@ def _read(
     storage: Storage, keys: RepositoryKeys, ids: list[ObjectId], unreadable: list[DamageError | NewerFormatError]
 ) -> Iterator[tuple[ObjectId, IndexObject]]:
     """The objects that can be read; what is wrong with the others is added to `unreadable`."""
-    for id_ in ids:
+    for id_, data in zip(ids, side_by_side(storage, lambda id_: _get(storage, id_), ids), strict=True):
         name = index_name(id_)
-        try:
-            data = storage.get(name, 0, fmt.PAYLOAD_BYTES_MAX)
-        except ObjectMissing:
+        if data is None:
             continue  # merged away since the listing; what it said stands in the merged object, listed next time
         try:
             if object_id(data) != id_:
@@ -57,3 +55,10 @@ def _read(
             unreadable.append(error)
             continue
         yield id_, decoded
+
+
+def _get(storage: Storage, id_: ObjectId) -> bytes | None:
+    try:
+        return storage.get(index_name(id_), 0, fmt.PAYLOAD_BYTES_MAX)
+    except ObjectMissing:
+        return None

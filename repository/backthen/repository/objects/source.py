@@ -27,7 +27,7 @@ class BlobSource(Protocol):
     There are two for each repository: one that may block on storage, and one that answers from memory at once or raises
     `NotInMemory`. Each verifies what it gives.
 
-    Both methods raise:
+    `page` and `read` raise:
         NotInMemory: only the source that must not block.
         TamperedError, MalformedError, MissingError: the blob is damaged or gone.
         StorageError: the storage failed.
@@ -39,4 +39,11 @@ class BlobSource(Protocol):
 
     def read(self, ref: BlobRef, offset: int = 0, length: int | None = None) -> bytes | memoryview:
         """Bytes `offset` to `offset + length` of the blob (to its end when None)."""
+        ...
+
+    def expect(self, ref: BlobRef) -> bool:
+        """Begin to open a blob that will be read soon, in the background; whether there was room for it.
+
+        It never waits, and what fails is told to whoever reads the blob.
+        """
         ...

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from itertools import combinations, count
 from pathlib import Path
@@ -32,7 +32,7 @@ from backthen.repository.model.entry import BlobRef
 from backthen.repository.model.records import IndexedPack, IndexObject
 from backthen.repository.objects.spool import new_spool_file
 from backthen.repository.packs import BlobRecord, BuiltPack, PackBuilder, Segment, make_run, make_solid
-from backthen.repository.storage import Storage, index_name, pack_name
+from backthen.repository.storage import CachedStorage, Storage, index_name, pack_name
 
 _CLASSES: dict[int, int] = {
     BlobKind.CHUNK: fmt.PACK_CLASS_DATA,
@@ -43,6 +43,8 @@ _CLASSES: dict[int, int] = {
 _WORKERS = 2
 _BYTES_IN_FLIGHT_MAX = 8 * fmt.MIB
 _PACKS_WAITING_MAX = 2
+_PUTS_AT_ONCE_MAX = 4
+"""Packs on their way to a storage that is far away: enough to fill the line while some of them wait for an answer."""
 _LOOKAHEAD_UNITS = 8
 _BEST_FIT_BELOW_BYTES = 4 * fmt.MIB
 _BLOBS_PER_INDEX = 65_536
@@ -63,6 +65,7 @@ class BlobWriter:
         usable: set[PackId],
         spool: Path,
         compression: Compression,
+        cached: CachedStorage | None = None,
     ) -> None:
         """Write to `storage`.
 
@@ -73,6 +76,7 @@ class BlobWriter:
             usable: the packs that are in the storage's list and not marked; stored ones are added.
             spool: folder for packs being filled.
             compression: how segments are compressed.
+            cached: keeps near what is stored of trees, which the next snapshot reads; None where storage is near.
         """
         self._storage = storage
         self._keys = keys
@@ -82,7 +86,7 @@ class BlobWriter:
         self._pending: set[bytes] = set()
         self._budget = ByteBudget(_BYTES_IN_FLIGHT_MAX)
         self._pool = ThreadPoolExecutor(_WORKERS, thread_name_prefix="compress")
-        self._uploads = _PackUploads(storage, keys, index, self._packs_are_indexed)
+        self._uploads = _PackUploads(storage, keys, index, self._packs_are_indexed, cached)
         self._lanes = {
             pack_class: _Lane(keys, pack_class, spool, self._uploads.submit)
             for pack_class in (fmt.PACK_CLASS_DATA, fmt.PACK_CLASS_TREE)
@@ -300,7 +304,7 @@ class _Lane:
 
 
 class _PackUploads:
-    """Puts finished packs one after another, and an index object for every few of them."""
+    """Puts finished packs, and an index object for every few of them: one after another, or a few at once far away."""
 
     def __init__(
         self,
@@ -308,14 +312,19 @@ class _PackUploads:
         keys: RepositoryKeys,
         index: LocalIndex,
         indexed: Callable[[Iterable[IndexedPack]], None],
+        cached: CachedStorage | None,
     ) -> None:
         self._storage = storage
+        self._cached = cached
         self._keys = keys
         self._index = index
         self._indexed = indexed
         self._waiting: dict[int, list[IndexedPack]] = {}
-        self._slots = threading.BoundedSemaphore(_PACKS_WAITING_MAX)
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="store")
+        self._lock = threading.Lock()
+        at_once_max = min(storage.concurrency, _PUTS_AT_ONCE_MAX)
+        self._slots = threading.BoundedSemaphore(at_once_max + _PACKS_WAITING_MAX - 1)
+        self._pool = ThreadPoolExecutor(at_once_max, thread_name_prefix="store")
+        self._futures: set[Future[None]] = set()
         self._failure: BaseException | None = None
         self._is_closing = False
         self.bytes_added = 0
@@ -323,7 +332,9 @@ class _PackUploads:
     def submit(self, pack_class: int, built: BuiltPack, file: BinaryIO) -> None:
         """Store a pack in the background; waits while too many are waiting."""
         self._slots.acquire()
-        self._pool.submit(self._store, pack_class, built, file)
+        future = self._pool.submit(self._store, pack_class, built, file)
+        self._futures.add(future)
+        future.add_done_callback(self._futures.discard)
 
     def raise_failure(self) -> None:
         """Raise what failed in the background, if anything did."""
@@ -336,11 +347,15 @@ class _PackUploads:
 
     def flush(self) -> None:
         """Wait for all packs, and index those that are not yet."""
-        self._pool.submit(self._write_indexes).result()
+        wait(list(self._futures))
+        self.raise_failure()
+        waiting, self._waiting = self._waiting, {}
+        for _ in self._pool.map(self._write_index, waiting, waiting.values()):
+            pass
         self.raise_failure()
 
     def close(self) -> None:
-        """Stop the thread after the pack it is storing; the files of those that wait are removed."""
+        """Stop the threads after the packs they are storing; the files of those that wait are removed."""
         self._is_closing = True
         self._pool.shutdown(wait=True)
 
@@ -357,26 +372,28 @@ class _PackUploads:
             self._slots.release()
 
     def _put(self, pack_class: int, built: BuiltPack) -> None:
+        name = pack_name(built.indexed.id)
+        if self._cached is not None and pack_class == fmt.PACK_CLASS_TREE:
+            self._cached.keep_pack(name, built.path)
         try:
-            self._storage.put_file(pack_name(built.indexed.id), built.path)
+            self._storage.put_file(name, built.path)
         except ObjectExists as error:
             raise AssertionError("a pack with a fresh salt exists already") from error
-        self.bytes_added += built.length
-        packs = self._waiting.setdefault(pack_class, [])
-        packs.append(built.indexed)
-        blobs = sum(len(pack.prefixes) for pack in packs) // fmt.ID_PREFIX_BYTES
-        if len(packs) >= _PACKS_PER_INDEX or blobs >= _BLOBS_PER_INDEX:
-            self._write_index(pack_class)
+        with self._lock:
+            self.bytes_added += built.length
+            packs = self._waiting.setdefault(pack_class, [])
+            packs.append(built.indexed)
+            blobs = sum(len(pack.prefixes) for pack in packs) // fmt.ID_PREFIX_BYTES
+            if len(packs) < _PACKS_PER_INDEX and blobs < _BLOBS_PER_INDEX:
+                return
+            del self._waiting[pack_class]
+        self._write_index(pack_class, packs)
 
-    def _write_indexes(self) -> None:
-        for pack_class in list(self._waiting):
-            self._write_index(pack_class)
-
-    def _write_index(self, pack_class: int) -> None:
-        packs = self._waiting.pop(pack_class)
+    def _write_index(self, pack_class: int, packs: list[IndexedPack]) -> None:
         data = encode_index(self._keys, pack_class, packs)
         index_id = object_id(data)
         self._storage.put(index_name(index_id), data)
-        self.bytes_added += len(data)
-        self._index.add([(index_id, IndexObject(pack_class, tuple(packs)))])
-        self._indexed(packs)
+        with self._lock:
+            self.bytes_added += len(data)
+            self._index.add([(index_id, IndexObject(pack_class, tuple(packs)))])
+            self._indexed(packs)

@@ -47,6 +47,11 @@ class Storage(Protocol):
         """A local folder in which a file made for `put_file` is taken without being copied, or None."""
         ...
 
+    @property
+    def concurrency(self) -> int:
+        """How many calls at once are worth while: 1 where waiting is short."""
+        ...
+
     def create(self) -> None:
         """Make the place for a repository; what a killed `create` left is taken up.
 
@@ -69,6 +74,7 @@ class Storage(Protocol):
 
         Raises:
             ObjectExists: the name is taken; the object was not changed, the file is removed.
+            StorageError: the storage failed; the file is left, so that the call can be made again.
         """
         ...
 
@@ -93,4 +99,8 @@ class Storage(Protocol):
 
     def remove_abandoned_spool(self) -> int:
         """Remove what killed writers left half-way, never what a living one works on; how many there were."""
+        ...
+
+    def close(self) -> None:
+        """Let go of connections and threads; a later call begins anew. To be called before a process forks."""
         ...

@@ -91,6 +91,11 @@ class LocalStorage:
         """Where `put_file` takes files without a copy."""
         return self._spool
 
+    @property
+    def concurrency(self) -> int:
+        """See `Storage.concurrency`."""
+        return 1
+
     def create(self) -> None:
         """See `Storage.create`.
 
@@ -130,7 +135,7 @@ class LocalStorage:
 
         Raises:
             ObjectExists: the name is taken; the object was not changed, the file is removed.
-            StorageError: it cannot be stored; the file may be left.
+            StorageError: it cannot be stored; the file is left.
         """
         check_object_name(name)
         with _plain_errors(self._root / name):
@@ -197,6 +202,9 @@ class LocalStorage:
             except FileNotFoundError:
                 return 0
             return sum(_remove_if_abandoned(path) for path in paths)
+
+    def close(self) -> None:
+        """See `Storage.close`."""
 
     def _list(self, folder: str) -> Iterator[StoredObject]:
         with _plain_errors(self._root / folder):

@@ -84,6 +84,11 @@ class ObservedStorage:
         """See `Storage.spool`."""
         return self._storage.spool
 
+    @property
+    def concurrency(self) -> int:
+        """See `Storage.concurrency`."""
+        return self._storage.concurrency
+
     def create(self) -> None:
         """See `Storage.create`.
 
@@ -149,6 +154,10 @@ class ObservedStorage:
         """
         with self._observed():
             return self._storage.remove_abandoned_spool()
+
+    def close(self) -> None:
+        """See `Storage.close`."""
+        self._storage.close()
 
     def _list(self, listing: Iterator[StoredObject]) -> Iterator[StoredObject]:
         with self._observed():

@@ -1,0 +1,36 @@
+"""From settings and the environment to the storage: all that the engine has to know about reaching it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from backthen.cli.settings import Settings
+
+if TYPE_CHECKING:
+    from backthen.repository import Storage, StorageAccess
+
+
+def storage_at(settings: Settings) -> Storage:
+    """The storage of the settings' location. Nothing is connected to yet.
+
+    Raises:
+        InvalidRequest: it is not a location that this version knows.
+        ConfigurationError: what the environment says about reaching it cannot be used.
+    """
+    from backthen.repository import open_storage
+
+    return open_storage(settings.location, storage_access(settings, os.environ))
+
+
+def storage_access(settings: Settings, environment: Mapping[str, str]) -> StorageAccess:
+    """How the storage is reached.
+
+    Raises:
+        ConfigurationError: what the environment says about it cannot be used.
+    """
+    from backthen.cli.bucket_options import bucket_options
+    from backthen.repository import StorageAccess
+
+    return StorageAccess(bucket_options=bucket_options(settings.location, environment))

@@ -1,0 +1,77 @@
+"""Where what asyncssh raises becomes an error of the storage, which says whether trying again may help."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from concurrent.futures import CancelledError
+from contextlib import contextmanager
+
+import asyncssh
+
+from backthen.repository.errors import StorageError
+
+STRANGER_HINT = "Something else than Backthen has put it there."
+_LOST = (
+    asyncssh.SFTPConnectionLost,
+    asyncssh.SFTPNoConnection,
+    asyncssh.SFTPBadMessage,
+    asyncssh.DisconnectError,
+    ConnectionError,
+    EOFError,
+)
+
+
+class ServerSilent(Exception):
+    """The server said nothing for as long as it may."""
+
+
+@contextmanager
+def plain_errors(place: str) -> Iterator[None]:
+    """Translate what is raised inside.
+
+    Args:
+        place: what the message is about.
+
+    Raises:
+        StorageError: for all that asyncssh and the network raise.
+    """
+    try:
+        yield
+    except asyncssh.SFTPNoSuchFile as error:
+        raise StorageError(f"{place}: the folder is not there", hint="Is its disk mounted on the server?") from error
+    except asyncssh.SFTPPermissionDenied as error:
+        raise StorageError(
+            f"{place}: the server denies permission", hint="Check who owns it there, and who may write."
+        ) from error
+    except _LOST as error:
+        raise StorageError(f"{place}: the connection was lost{_reason(error)}", transient=True) from error
+    except asyncssh.SFTPFailure as error:
+        raise StorageError(
+            f"{place}: the server failed, and does not say why{_reason(error)}",
+            hint="Look whether its disk is full, damaged or read-only.",
+        ) from error
+    except asyncssh.Error as error:
+        raise StorageError(f"{place}: the server refused{_reason(error)}") from error
+    except CancelledError as error:
+        raise StorageError(f"{place}: the connection was closed", transient=True) from error
+    except ServerSilent as error:
+        raise StorageError(f"{place}: {error}", hint="Is the network up?", transient=True) from error
+    except socket.gaierror as error:
+        raise StorageError(
+            f"{place}: the host is not known ({error.strerror})",
+            hint="Check its name, and whether the network is up.",
+            transient=error.errno == socket.EAI_AGAIN,
+        ) from error
+    except OSError as error:
+        raise StorageError(f"{place}: {error.strerror or error}", transient=True) from error
+
+
+def is_lost(error: BaseException) -> bool:
+    """Whether it says that the connection is gone."""
+    return isinstance(error, (*_LOST, ServerSilent, TimeoutError))
+
+
+def _reason(error: Exception) -> str:
+    text = str(error)
+    return f" ({text})" if text and text not in ("Failure", "Connection lost") else ""

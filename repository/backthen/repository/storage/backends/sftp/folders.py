@@ -1,0 +1,170 @@
+"""Folders of the server: made, flushed, and read, in few round trips."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections import deque
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+import asyncssh
+
+from backthen.repository.errors import StorageError
+from backthen.repository.storage.backends.sftp.connection import Channel
+from backthen.repository.storage.backends.sftp.errors import STRANGER_HINT, is_lost
+from backthen.repository.storage.contract import StoredObject
+
+FOLDER_ATTRIBUTES = asyncssh.SFTPAttrs(permissions=0o700)
+_PARTS_AT_ONCE_MAX = 32
+"""Parts of one listing that are asked for at once."""
+_PART_NAMES = 100
+"""OpenSSH gives so many names in each part but the last."""
+_FOLDERS_AT_ONCE_MAX = 128
+"""A server may have as few as 256 files open."""
+
+
+@dataclass(slots=True)
+class Server:
+    """What is known of a server, and what was learned while it was used.
+
+    Attributes:
+        root: the folder of the repository.
+        folders: those below it that are there, and whose own names are durable.
+        has_links: whether it makes hard links; None where that was not tried yet.
+        flushes_folders: whether it ever flushed a folder.
+    """
+
+    root: bytes
+    folders: set[bytes] = field(default_factory=set)
+    has_links: bool | None = None
+    flushes_folders: bool = False
+
+
+def send_new_folders(channel: Channel, server: Server, folder: bytes) -> dict[bytes, asyncio.Task[None]]:
+    """Ask for a folder below the root, and for those between, as far as they are not known to be there."""
+    if folder in server.folders or folder == server.root:
+        return {}
+    made = send_new_folders(channel, server, os.path.dirname(folder))
+    return made | {folder: channel.send(channel.sftp.mkdir(folder, FOLDER_ATTRIBUTES))}
+
+
+async def make_root(channel: Channel, server: Server, path: bytes) -> None:
+    """Make a folder and those above it, each durable before the next.
+
+    Raises:
+        StorageError: something else is there.
+        asyncssh.Error: it cannot be made.
+    """
+    sftp = channel.sftp
+    try:
+        status = await channel.send(sftp.stat(path, 0))
+    except asyncssh.SFTPNoSuchFile:
+        parent = os.path.dirname(path) or b"."
+        if parent == path:
+            raise
+        await make_root(channel, server, parent)
+        with suppress(asyncssh.SFTPFailure):  # somebody else was quicker, or the next line tells
+            await channel.send(sftp.mkdir(path, FOLDER_ATTRIBUTES))
+        status = await channel.send(sftp.stat(path, 0))
+        handle = await channel.send(open_folder(channel, parent))
+        await flush_folder(channel, server, handle)
+        if handle is not None:
+            channel.send(sftp.close(handle))
+    if status.type != asyncssh.FILEXFER_TYPE_DIRECTORY:
+        shown = path.decode(errors="backslashreplace")
+        raise StorageError(f"{shown}: a file stands where a folder belongs", hint=STRANGER_HINT)
+
+
+async def open_folder(channel: Channel, path: bytes) -> bytes | None:
+    """A folder to be flushed, None where the server does not open folders.
+
+    Raises:
+        asyncssh.Error: the connection is lost.
+    """
+    try:
+        return await channel.sftp.open(path, asyncssh.FXF_READ, asyncssh.SFTPAttrs())
+    except asyncssh.SFTPError as error:
+        if is_lost(error):
+            raise
+        return None
+
+
+async def flush_folder(channel: Channel, server: Server, handle: bytes | None) -> None:
+    """Make the names in a folder durable, where the server and its file system can.
+
+    Raises:
+        asyncssh.Error: it failed, where it can.
+    """
+    if handle is None:
+        return
+    try:
+        await channel.send(channel.sftp.fsync(handle))
+    except asyncssh.SFTPError as error:
+        if is_lost(error) or server.flushes_folders:
+            raise
+    else:
+        server.flushes_folders = True
+
+
+async def read_folder(channel: Channel, path: bytes) -> list[asyncssh.SFTPName]:
+    """What is in a folder, with its attributes.
+
+    Raises:
+        asyncssh.Error: it cannot be read, SFTPNoSuchFile where it is not there.
+    """
+    sftp = channel.sftp
+    found: list[asyncssh.SFTPName] = []
+    handle = await channel.send(sftp.opendir(path))
+    asked = deque(channel.send(sftp.readdir(handle)) for _ in range(2))
+    try:
+        with suppress(asyncssh.SFTPEOFError):
+            while asked:
+                entries, _ = await asked.popleft()
+                found += (entry for entry in entries if entry.filename not in (b".", b".."))
+                # A short part is the last one, and the answer that says so is on its way already.
+                more = 0 if asked and len(entries) < _PART_NAMES else 2 if len(asked) < _PARTS_AT_ONCE_MAX else 1
+                asked.extend(channel.send(sftp.readdir(handle)) for _ in range(more))
+    finally:
+        channel.send(sftp.close(handle))
+    return found
+
+
+def entry_name(entry: asyncssh.SFTPName) -> str:
+    """The name as text; what is not text keeps its bytes as surrogates."""
+    name = entry.filename
+    return name if isinstance(name, str) else name.decode(errors="surrogateescape")
+
+
+async def read_objects(channel: Channel, path: bytes, folder: str) -> list[StoredObject]:
+    """The regular files in a folder, and in those in it, which are read side by side.
+
+    Args:
+        channel: where to ask.
+        path: of the folder on the server.
+        folder: its name, with which the names of what is in it begin.
+
+    Raises:
+        asyncssh.Error: it cannot be read, SFTPNoSuchFile where it is not there.
+    """
+    turn = asyncio.Semaphore(_FOLDERS_AT_ONCE_MAX)
+
+    async def read_below(entry: asyncssh.SFTPName) -> list[StoredObject]:
+        name = entry_name(entry)
+        async with turn:
+            with suppress(asyncssh.SFTPNoSuchFile):  # removed since its name was read
+                below = await read_folder(channel, path + b"/" + os.fsencode(name))
+                return _regular_files(below, f"{folder}/{name}")
+        return []
+
+    top = await read_folder(channel, path)
+    folders = [entry for entry in top if entry.attrs.type == asyncssh.FILEXFER_TYPE_DIRECTORY]
+    return sum(await asyncio.gather(*map(read_below, folders)), _regular_files(top, folder))
+
+
+def _regular_files(entries: list[asyncssh.SFTPName], folder: str) -> list[StoredObject]:
+    return [
+        StoredObject(f"{folder}/{entry_name(entry)}", entry.attrs.size or 0)
+        for entry in entries
+        if entry.attrs.type == asyncssh.FILEXFER_TYPE_REGULAR
+    ]

@@ -1,0 +1,189 @@
+"""A new object: a temporary file that is filled, flushed, and given its name if nothing has that."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+
+import asyncssh
+
+from backthen.repository.errors import ObjectExists, StorageError
+from backthen.repository.storage.backends.sftp.connection import Channel
+from backthen.repository.storage.backends.sftp.errors import STRANGER_HINT, is_lost
+from backthen.repository.storage.backends.sftp.folders import Server, flush_folder, open_folder, send_new_folders
+from backthen.repository.storage.backends.sftp.transfer import Upload, close_upload, send_object
+from backthen.repository.storage.pacing import Pace
+
+_FILE_ATTRIBUTES = asyncssh.SFTPAttrs(permissions=0o600)
+_NEW_FILE = asyncssh.FXF_WRITE | asyncssh.FXF_CREAT | asyncssh.FXF_EXCL
+_FULL_BYTES = 1 << 20
+_FULL_HINT = "Make room on it and try again; nothing that was stored is harmed."
+
+
+async def put_object(
+    channel: Channel,
+    server: Server,
+    target: bytes,
+    upload: Upload,
+    read: Callable[[int, int], bytes],
+    size: int,
+    pace: Pace,
+) -> None:
+    """Store an object, in three round trips where it is small: open, write and flush, link.
+
+    Args:
+        channel: where to send it.
+        server: what is known of the server.
+        target: the path of the object.
+        upload: its temporary file, below a folder that may have to be made.
+        read: its bytes, by offset and length.
+        size: how many there are.
+        pace: how fast they may be sent.
+
+    Raises:
+        ObjectExists: the name is taken, durably.
+        StorageError: something that is no object has the name, or the disk is full.
+        asyncssh.Error: the server did not take it.
+    """
+    sftp, folder = channel.sftp, os.path.dirname(target)
+    made = send_new_folders(channel, server, os.path.dirname(upload.path)) | send_new_folders(channel, server, folder)
+    status = channel.send(sftp.lstat(target, 0))
+    opened = channel.send(_open_temporary(channel, upload))
+    to_flush = [folder, *sorted({os.path.dirname(path) for path in made})]
+    folders = [channel.send(open_folder(channel, path)) for path in to_flush]
+    await asyncio.wait([status, opened, *folders])
+    own_folder, *folders_above = handles = [await task for task in folders]
+    try:
+        await _refuse_taken(channel, server, target, status, own_folder)
+        flushed = [channel.send(flush_folder(channel, server, above)) for above in folders_above]
+        await send_object(channel, await _opened(opened, made), upload, read, size, pace)
+        await asyncio.gather(*flushed)
+        await _publish(channel, server, upload.path, target, own_folder)
+    except ObjectExists:
+        _discard(channel, upload)
+        raise
+    except asyncssh.SFTPError as error:
+        if not is_lost(error):
+            is_full = isinstance(error, asyncssh.SFTPFailure) and await _is_full(channel, server)
+            _discard(channel, upload)
+            if isinstance(error, asyncssh.SFTPNoSuchFile):
+                server.folders.clear()  # somebody took them away: the next try makes them anew
+            if is_full:
+                raise StorageError(
+                    f"{target.decode(errors='backslashreplace')}: the server's disk is full", hint=_FULL_HINT
+                ) from error
+        raise
+    finally:
+        for handle in handles:
+            if handle is not None:
+                channel.send(sftp.close(handle))
+    server.folders.update(made)
+
+
+async def server_time_s(channel: Channel, unused: Upload) -> int:
+    """What time it is by the server's clock: that of a file just made, which is gone afterwards.
+
+    Raises:
+        asyncssh.Error: no file can be made.
+    """
+    sftp = channel.sftp
+    handle = await channel.send(_open_temporary(channel, unused))
+    status = channel.send(sftp.fstat(handle, 0))
+    _discard(channel, unused)
+    return (await status).mtime or 0
+
+
+async def _open_temporary(channel: Channel, upload: Upload) -> bytes:
+    """Open the temporary file: the one that was begun, as far as the server has it still, or else a new one."""
+    sftp = channel.sftp
+    if upload.durable:
+        try:
+            upload.handle = await sftp.open(upload.path, asyncssh.FXF_WRITE, asyncssh.SFTPAttrs())
+        except asyncssh.SFTPNoSuchFile:
+            upload.durable = 0
+        else:
+            size = (await sftp.fstat(upload.handle, 0)).size
+            if size is None or size < upload.durable:
+                upload.durable = 0
+            return upload.handle
+    upload.handle = await sftp.open(upload.path, _NEW_FILE, _FILE_ATTRIBUTES)
+    return upload.handle
+
+
+async def _opened(opened: asyncio.Task[bytes], made: dict[bytes, asyncio.Task[None]]) -> bytes:
+    """The open temporary file; where its folder is not there, the reason is that it could not be made."""
+    try:
+        return await opened
+    except asyncssh.SFTPNoSuchFile:
+        for task in made.values():
+            if isinstance(task.exception(), asyncssh.SFTPPermissionDenied):
+                await task
+        raise
+
+
+async def _refuse_taken(
+    channel: Channel, server: Server, target: bytes, status: asyncio.Task[asyncssh.SFTPAttrs], folder: bytes | None
+) -> None:
+    """Stop where the name is taken.
+
+    Raises:
+        ObjectExists: it is, durably.
+        StorageError: something that is no object has the name.
+        asyncssh.Error: it cannot be found out.
+    """
+    try:
+        type_ = (await status).type
+    except asyncssh.SFTPNoSuchFile:
+        return
+    shown = target.decode(errors="backslashreplace")
+    if type_ != asyncssh.FILEXFER_TYPE_REGULAR:
+        raise StorageError(f"{shown}: it is not a regular file", hint=STRANGER_HINT)
+    await flush_folder(channel, server, folder)
+    raise ObjectExists(f"{shown} exists already")
+
+
+async def _publish(channel: Channel, server: Server, temporary: bytes, target: bytes, folder: bytes | None) -> None:
+    """Give a complete file its name. Whoever loses a race finds the winner's object durable.
+
+    Raises:
+        ObjectExists: the name is taken.
+        StorageError: something that is no object has the name.
+        asyncssh.Error: it cannot be named.
+    """
+    sftp = channel.sftp
+    named = channel.send(
+        sftp.rename(temporary, target, 0) if server.has_links is False else sftp.link(temporary, target)
+    )
+    if server.has_links:
+        channel.send(sftp.remove(temporary))  # as good as done: the answers come together
+    await flush_folder(channel, server, folder)
+    try:
+        await named
+    except asyncssh.SFTPError as error:
+        if is_lost(error):
+            raise
+        await _refuse_taken(channel, server, target, channel.send(sftp.lstat(target, 0)), folder)
+        if server.has_links is not None:
+            raise
+        server.has_links = False
+        await _publish(channel, server, temporary, target, folder)
+    else:
+        if server.has_links is None:
+            server.has_links = True
+            channel.send(sftp.remove(temporary))
+
+
+def _discard(channel: Channel, upload: Upload) -> None:
+    """Take a temporary file away again."""
+    close_upload(channel, upload)
+    channel.send(channel.sftp.remove(upload.path))
+
+
+async def _is_full(channel: Channel, server: Server) -> bool:
+    """Whether the disk is full, where the server can tell: it does not say so when it refuses to write."""
+    try:
+        room = await channel.send(channel.sftp.statvfs(server.root))
+    except asyncssh.SFTPError:
+        return False
+    return room.bavail * room.frsize < _FULL_BYTES or (room.files > 0 and room.favail == 0)

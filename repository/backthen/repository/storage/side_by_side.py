@@ -1,0 +1,74 @@
+"""Asking a storage for many things at once, where it is far enough away to be worth while."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from itertools import islice
+from typing import Protocol, TypeVar
+
+from backthen.repository.storage.contract import Storage
+
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
+
+
+class Begin(Protocol):
+    """Begins a piece of work; what it returns waits for its end, and returns or raises what the work does."""
+
+    def __call__(self, work: Callable[[], _Result]) -> Callable[[], _Result]:
+        """Begin it."""
+        ...
+
+
+def side_by_side(storage: Storage, work: Callable[[_Item], _Result], items: Iterable[_Item]) -> Iterator[_Result]:
+    """What `work` makes of each item, in the order of the items; it is done in threads, `storage.concurrency` at once.
+
+    Where that is 1 it is done here, one item after another. No more than that many results wait to be taken. What
+    `work` raises is raised when its result would be taken; what was not begun by then is not done.
+    """
+    if storage.concurrency == 1:
+        yield from map(work, items)
+        return
+    rest = iter(items)
+    with _threads(storage) as pool:
+        begun: deque[Future[_Result]] = deque(pool.submit(work, item) for item in islice(rest, storage.concurrency))
+        while begun:
+            result = begun.popleft().result()
+            begun.extend(pool.submit(work, item) for item in islice(rest, 1))
+            yield result
+
+
+@contextmanager
+def at_once(storage: Storage) -> Iterator[Begin]:
+    """For a few different pieces of work: each is done in a thread from when it is begun.
+
+    Where `storage.concurrency` is 1 it is done here, and raises, when it is begun. All results must be asked for before
+    the end of the `with`.
+    """
+    if storage.concurrency == 1:
+        yield _do_here
+        return
+    with _threads(storage) as pool:
+
+        def begin(work: Callable[[], _Result]) -> Callable[[], _Result]:
+            return pool.submit(work).result
+
+        yield begin
+
+
+def _do_here(work: Callable[[], _Result]) -> Callable[[], _Result]:
+    result = work()
+    return lambda: result
+
+
+@contextmanager
+def _threads(storage: Storage) -> Iterator[ThreadPoolExecutor]:
+    """Threads that nobody waits for when something failed: what they still ask the storage for ends by itself."""
+    pool = ThreadPoolExecutor(storage.concurrency, thread_name_prefix="side_by_side")
+    try:
+        yield pool
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)

@@ -1,0 +1,174 @@
+"""A throwaway sshd with keys of its own, and what a client needs to reach it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from backthen.repository.storage import StorageAccess
+
+SSHD = "/usr/sbin/sshd"
+TIMEOUT_S = 20.0
+
+
+@dataclass
+class SshServer:
+    """A running sshd.
+
+    Attributes:
+        folder: holds its files and the client's.
+        port: where it listens on 127.0.0.1.
+        user: who may log in: the one who runs the tests.
+    """
+
+    folder: Path
+    port: int
+    user: str
+    process: subprocess.Popen[bytes]
+    options: tuple[str, ...] = field(default=())
+
+    @property
+    def host_key(self) -> Path:
+        """The private key of the host."""
+        return self.folder / "host_key"
+
+    @property
+    def client_key(self) -> Path:
+        """The private key of the user."""
+        return self.folder / "client_key"
+
+    @property
+    def known_hosts(self) -> Path:
+        """Knows this server."""
+        return self.folder / "known_hosts"
+
+    @property
+    def config(self) -> Path:
+        """An ssh configuration with which `127.0.0.1` and the host `backups` reach this server."""
+        return self.folder / "ssh_config"
+
+    @property
+    def access(self) -> StorageAccess:
+        """What reaches this server."""
+        return StorageAccess(ssh_config=(self.config,), timeout_s=TIMEOUT_S, retry_for_s=TIMEOUT_S)
+
+    def location(self, path: Path | str) -> str:
+        """The address of a folder."""
+        return f"sftp://{self.user}@127.0.0.1:{self.port}{path}"
+
+    def log(self) -> str:
+        """What the server had to say."""
+        return (self.folder / "log").read_text()
+
+    def sessions(self) -> list[int]:
+        """The processes that serve connections now."""
+        return _descendants(self.process.pid)
+
+    def cut(self) -> None:
+        """Kill all that serves connections, as a crash does; new ones are served."""
+        for pid in self.sessions():
+            _kill(pid, signal.SIGKILL)
+
+    def stop(self) -> None:
+        """Kill the server and all that serves connections."""
+        self.process.kill()
+        self.process.wait()
+
+    def restart(self) -> None:
+        """Serve again, at the same port."""
+        self.process = _start(self.folder, self.port, self.options)
+
+
+@contextmanager
+def throwaway_sshd(folder: Path, *options: str) -> Iterator[SshServer]:
+    """Serve while the context lasts.
+
+    Args:
+        folder: an empty one, for its files.
+        options: further lines of its configuration.
+    """
+    for name in ("host_key", "client_key"):
+        make_key(folder / name)
+    shutil.copy(folder / "client_key.pub", folder / "authorized_keys")
+    port, user = free_port(), _user()
+    server = SshServer(folder, port, user, _start(folder, port, options), options)
+    server.known_hosts.write_text(f"[127.0.0.1]:{port} {(folder / 'host_key.pub').read_text()}")
+    server.config.write_text(
+        f"Host backups\n  Hostname 127.0.0.1\n  Port {port}\n  User {user}\n"
+        f"Host *\n  IdentityFile {server.client_key}\n  UserKnownHostsFile {server.known_hosts}\n  IdentitiesOnly yes\n"
+    )
+    try:
+        yield server
+    finally:
+        server.cut()
+        server.stop()
+
+
+def make_key(path: Path, passphrase: str = "") -> None:
+    """A new pair of keys."""
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", passphrase, "-f", path], check=True)
+
+
+def free_port() -> int:
+    """A port that nobody listens at."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def _start(folder: Path, port: int, options: tuple[str, ...]) -> subprocess.Popen[bytes]:
+    """An sshd that accepts connections."""
+    if os.geteuid() == 0:
+        Path("/run/sshd").mkdir(exist_ok=True)
+    lines = [
+        f"ListenAddress 127.0.0.1:{port}",
+        f"HostKey {folder / 'host_key'}",
+        f"AuthorizedKeysFile {folder / 'authorized_keys'}",
+        "PasswordAuthentication no",
+        "KbdInteractiveAuthentication no",
+        "PermitRootLogin prohibit-password",
+        "StrictModes no",
+        "UsePAM no",
+        "PidFile none",
+        "LogLevel VERBOSE",
+        "MaxStartups 100",
+        "Subsystem sftp internal-sftp",
+        *options,
+    ]
+    config = folder / "sshd_config"
+    config.write_text("\n".join(lines) + "\n")
+    process = subprocess.Popen([SSHD, "-D", "-f", config, "-E", folder / "log"])
+    while True:
+        try:
+            with socket.create_connection(("127.0.0.1", port)) as connection:
+                connection.recv(1)
+            return process
+        except ConnectionRefusedError:
+            if process.poll() is not None:
+                raise RuntimeError(f"sshd ended: {(folder / 'log').read_text()}") from None
+
+
+def _user() -> str:
+    import pwd
+
+    return pwd.getpwuid(os.geteuid()).pw_name
+
+
+def _descendants(pid: int) -> list[int]:
+    try:
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except FileNotFoundError:
+        return []
+    return [found for child in children for found in (int(child), *_descendants(int(child)))]
+
+
+def _kill(pid: int, number: signal.Signals) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(pid, number)
