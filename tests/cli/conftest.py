@@ -14,7 +14,7 @@ import pytest
 
 PASSWORD = "correct horse battery staple"
 TIMEOUT_S = 120
-_FOREIGN = ("BACKTHEN_", "XDG_", "AWS_", "AZURE_", "GOOGLE_")
+_FOREIGN = ("BACKTHEN_", "XDG_", "AWS_", "AZURE_", "GOOGLE_", "SSH_")
 
 
 def program() -> list[str]:

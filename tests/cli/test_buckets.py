@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import subprocess
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import User, settle
+from tests.cli.conftest import TIMEOUT_S, User, program, settle
 from tests.support.http_server import Answer, Request, http_server, ignoring_conditions, s3_error
 from tests.support.s3_server import S3Server
 
@@ -91,6 +93,26 @@ def test_a_server_that_ignores_conditions_is_told(tenant: User, s3_server: S3Ser
         assert "does not refuse to put what is there already" in tenant.run("init").err
         tenant.snapshot(str(tree))
         assert "does not refuse" not in tenant.run("check").err
+
+
+def test_who_waits_for_a_silent_server_may_interrupt(tenant: User) -> None:
+    is_asked, is_over = threading.Event(), threading.Event()
+
+    def respond(_: Request) -> Answer:
+        is_asked.set()
+        is_over.wait()
+        return Answer(500)
+
+    with http_server(respond) as endpoint:
+        environment = {**tenant.environment, "AWS_ENDPOINT_URL": endpoint}
+        process = subprocess.Popen(
+            [*program(), "snapshot", "list"], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        assert is_asked.wait(TIMEOUT_S)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=TIMEOUT_S)
+        is_over.set()
+    assert (130, b"backthen: interrupted\n") == (process.returncode, err)
 
 
 def test_no_secret_is_in_what_is_said_of_a_refusal(tenant: User) -> None:

@@ -10,10 +10,16 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from ipaddress import IPv4Address
 from pathlib import Path
 from xml.sax.saxutils import escape
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 from obstore.exceptions import GenericError
 
 from backthen.repository import InvalidRequest, ObjectExists, RepositoryExists, Storage, StorageAccess, StorageError
@@ -28,6 +34,7 @@ from backthen.repository.storage import (
     open_storage,
     pack_name,
 )
+from backthen.repository.storage.backends import bucket
 from backthen.repository.storage.backends.bucket import BucketStorage
 from backthen.repository.storage.backends.bucket_errors import read_answer
 from backthen.repository.storage.backends.bucket_stores import BucketPlace
@@ -155,15 +162,19 @@ def test_an_answer_that_breaks_off() -> None:
 
 @pytest.mark.parametrize("location", ["s3://tests/x", "gs://tests/x", "az://tests/x"])
 def test_without_credentials_nobody_is_asked(location: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(_: Request) -> Answer:
-        pytest.fail("somebody was asked")
+    asked: list[Request] = []
 
-    with http_server(refuse) as endpoint:
+    def respond(request: Request) -> Answer:
+        asked.append(request)
+        return Answer(404)
+
+    with http_server(respond) as endpoint:
         monkeypatch.setenv("AWS_METADATA_ENDPOINT", endpoint)
         storage = open_storage(location, StorageAccess(bucket_options={"aws_endpoint_url": endpoint}))
         with pytest.raises(InvalidRequest, match="no credentials") as caught:
             storage.get(NAME)
         storage.close()
+    assert asked == []
     assert caught.value.hint
 
 
@@ -340,3 +351,51 @@ def test_a_range_at_the_very_end_of_an_object_in_azure_is_past_it() -> None:
         "Generic MicrosoftAzure error: … InvalidRangeRequest { source: StartTooLarge { requested: 10 } }"
     )
     assert read_answer(error).is_past_the_end
+
+
+def test_limits_hold_back_what_is_sent_and_fetched(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses: list[float] = []
+
+    async def pause(seconds: float) -> None:
+        pauses.append(seconds)
+
+    monkeypatch.setattr(bucket, "_pause", pause)
+    access = replace(s3_server.access, upload_limit=1_000, download_limit=2_000)
+    storage = open_storage(s3_server.new_location(), access)
+    storage.put(NAME, bytes(1_000_000))
+    assert sum(pauses) == pytest.approx(1_000, abs=1)
+    pauses.clear()
+    storage.get(NAME)
+    assert max(pauses) == pytest.approx(500, abs=1)
+    assert len(pauses) > 1, "the line is not left alone while an object comes"
+    storage.close()
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A certificate for loopback that nobody has signed, and its key, in one file."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "tests")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(IPv4Address("127.0.0.1"))]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    pem = serialization.Encoding.PEM
+    path = tmp_path_factory.mktemp("authority") / "both.pem"
+    private = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    path.write_bytes(certificate.public_bytes(pem) + private)
+    return path
+
+
+def test_a_certificate_that_nobody_signed_is_refused_and_may_be_trusted(authority: Path) -> None:
+    with http_server(lambda _: s3_error(403, "AccessDenied"), authority) as endpoint:
+        error = _failure(_bare(endpoint))
+        assert "certificate is not trusted" in str(error)
+        assert not error.transient
+        access = _access(endpoint, root_certificate=authority.read_text())
+        trusting = BucketStorage(BucketPlace("s3", BUCKET, "prefix"), access)
+        assert "access denied" in str(_failure(trusting))

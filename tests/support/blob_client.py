@@ -16,7 +16,7 @@ from backthen.repository.objects import (
     BlobWriter,
     refresh_index,
 )
-from backthen.repository.storage import LocalStorage, Storage, pack_name, parse_pack_name
+from backthen.repository.storage import CachedStorage, LocalStorage, Storage, pack_name, parse_pack_name
 from tests.support.fixed_keys import fixed_keys
 
 KEYS = fixed_keys()
@@ -30,7 +30,8 @@ class Client:
         self.storage = storage
         self.cache = cache
         self.index = LocalIndex(cache / "index", KEYS)
-        self.reader = BlobReader(storage, KEYS, self.index, lambda: refresh_index(storage, KEYS, self.index))
+        cached = storage if isinstance(storage, CachedStorage) else None
+        self.reader = BlobReader(storage, KEYS, self.index, lambda: refresh_index(storage, KEYS, self.index), cached)
 
     def __enter__(self) -> Client:
         return self

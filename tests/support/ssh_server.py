@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import pwd
 import shutil
 import signal
 import socket
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from backthen.repository.storage import StorageAccess
@@ -25,14 +26,15 @@ class SshServer:
     Attributes:
         folder: holds its files and the client's.
         port: where it listens on 127.0.0.1.
-        user: who may log in: the one who runs the tests.
+        user: who may log in, and as whom it runs.
+        command: what starts it.
     """
 
     folder: Path
     port: int
     user: str
+    command: list[str]
     process: subprocess.Popen[bytes]
-    options: tuple[str, ...] = field(default=())
 
     @property
     def host_key(self) -> Path:
@@ -63,10 +65,6 @@ class SshServer:
         """The address of a folder."""
         return f"sftp://{self.user}@127.0.0.1:{self.port}{path}"
 
-    def log(self) -> str:
-        """What the server had to say."""
-        return (self.folder / "log").read_text()
-
     def sessions(self) -> list[int]:
         """The processes that serve connections now."""
         return _descendants(self.process.pid)
@@ -83,25 +81,44 @@ class SshServer:
 
     def restart(self) -> None:
         """Serve again, at the same port."""
-        self.process = _start(self.folder, self.port, self.options)
+        self.process = _start(self.command, self.port)
+
+    def also_at(self, port: int) -> None:
+        """Let the client know that what listens at another port is this server."""
+        with self.known_hosts.open("a") as known:
+            known.write(f"[127.0.0.1]:{port} {self.host_key.with_suffix('.pub').read_text()}")
 
 
 @contextmanager
-def throwaway_sshd(folder: Path, *options: str) -> Iterator[SshServer]:
+def throwaway_sshd(
+    folder: Path, *options: str, sftp: str = "internal-sftp", user: str = "", prefix: Sequence[str] = ()
+) -> Iterator[SshServer]:
     """Serve while the context lasts.
 
     Args:
         folder: an empty one, for its files.
-        options: further lines of its configuration.
+        options: lines of its configuration that win over its own.
+        sftp: the command that serves SFTP.
+        user: as whom it runs, and who may log in; the one who runs the tests if empty. Only root can choose.
+        prefix: what its command is given to.
     """
     for name in ("host_key", "client_key"):
         make_key(folder / name)
     shutil.copy(folder / "client_key.pub", folder / "authorized_keys")
-    port, user = free_port(), _user()
-    server = SshServer(folder, port, user, _start(folder, port, options), options)
-    server.known_hosts.write_text(f"[127.0.0.1]:{port} {(folder / 'host_key.pub').read_text()}")
+    account = pwd.getpwnam(user) if user else pwd.getpwuid(os.geteuid())
+    if os.geteuid() == 0:
+        Path("/run/sshd").mkdir(exist_ok=True)
+        subprocess.run(["chown", "-R", f"{account.pw_uid}:{account.pw_gid}", folder], check=True)
+    port = free_port()
+    (folder / "sshd_config").write_text(
+        "\n".join([*options, f"Subsystem sftp {sftp}", *_sshd_options(folder, port, account.pw_uid)]) + "\n"
+    )
+    become = ["setpriv", f"--reuid={account.pw_uid}", f"--regid={account.pw_gid}", "--clear-groups"] if user else []
+    command = [*prefix, *become, SSHD, "-D", "-f", str(folder / "sshd_config"), "-E", str(folder / "log")]
+    server = SshServer(folder, port, account.pw_name, command, _start(command, port))
+    server.also_at(port)
     server.config.write_text(
-        f"Host backups\n  Hostname 127.0.0.1\n  Port {port}\n  User {user}\n"
+        f"Host backups\n  Hostname 127.0.0.1\n  Port {port}\n  User {server.user}\n"
         f"Host *\n  IdentityFile {server.client_key}\n  UserKnownHostsFile {server.known_hosts}\n  IdentitiesOnly yes\n"
     )
     try:
@@ -123,11 +140,8 @@ def free_port() -> int:
         return port
 
 
-def _start(folder: Path, port: int, options: tuple[str, ...]) -> subprocess.Popen[bytes]:
-    """An sshd that accepts connections."""
-    if os.geteuid() == 0:
-        Path("/run/sshd").mkdir(exist_ok=True)
-    lines = [
+def _sshd_options(folder: Path, port: int, uid: int) -> list[str]:
+    return [
         f"ListenAddress 127.0.0.1:{port}",
         f"HostKey {folder / 'host_key'}",
         f"AuthorizedKeysFile {folder / 'authorized_keys'}",
@@ -135,16 +149,16 @@ def _start(folder: Path, port: int, options: tuple[str, ...]) -> subprocess.Pope
         "KbdInteractiveAuthentication no",
         "PermitRootLogin prohibit-password",
         "StrictModes no",
-        "UsePAM no",
+        f"UsePAM {'yes' if uid else 'no'}",  # without it only root can see that an account is not locked
         "PidFile none",
         "LogLevel VERBOSE",
         "MaxStartups 100",
-        "Subsystem sftp internal-sftp",
-        *options,
     ]
-    config = folder / "sshd_config"
-    config.write_text("\n".join(lines) + "\n")
-    process = subprocess.Popen([SSHD, "-D", "-f", config, "-E", folder / "log"])
+
+
+def _start(command: list[str], port: int) -> subprocess.Popen[bytes]:
+    """An sshd that accepts connections."""
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     while True:
         try:
             with socket.create_connection(("127.0.0.1", port)) as connection:
@@ -152,13 +166,7 @@ def _start(folder: Path, port: int, options: tuple[str, ...]) -> subprocess.Pope
             return process
         except ConnectionRefusedError:
             if process.poll() is not None:
-                raise RuntimeError(f"sshd ended: {(folder / 'log').read_text()}") from None
-
-
-def _user() -> str:
-    import pwd
-
-    return pwd.getpwuid(os.geteuid()).pw_name
+                raise RuntimeError(f"sshd ended; what it says is in {command[-1]}") from None
 
 
 def _descendants(pid: int) -> list[int]:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from backthen.cli.settings import Settings
 
 if TYPE_CHECKING:
     from backthen.repository import Storage, StorageAccess
+
+_SSH_CONFIG = Path("/etc/ssh/ssh_config")
 
 
 def storage_at(settings: Settings) -> Storage:
@@ -33,4 +36,9 @@ def storage_access(settings: Settings, environment: Mapping[str, str]) -> Storag
     from backthen.cli.bucket_options import bucket_options
     from backthen.repository import StorageAccess
 
-    return StorageAccess(bucket_options=bucket_options(settings.location, environment))
+    agent = environment.get("SSH_AUTH_SOCK")
+    return StorageAccess(
+        ssh_config=tuple(path for path in (Path.home() / ".ssh" / "config", _SSH_CONFIG) if os.access(path, os.R_OK)),
+        ssh_agent=Path(agent) if agent else None,
+        bucket_options=bucket_options(settings.location, environment),
+    )

@@ -17,7 +17,7 @@ from backthen.cli.passwords import PasswordSource, Terminal, has_terminal, read_
 from backthen.cli.settings import Settings, absolute_location
 
 if TYPE_CHECKING:
-    from backthen.repository import Repository
+    from backthen.repository import Repository, Storage
 
 _WARNING = (
     "Without the password everything in the repository is lost for ever. It cannot be recovered: not by you, not by\n"
@@ -44,10 +44,10 @@ def init(location: str | None, new_password: PasswordSource | None) -> ExitCode:
         check_not_empty("LOCATION", location)
         settings = replace(settings, location=absolute_location(location), is_location_given=True)
     start_logging(settings)
-    _check_free(settings)
+    storage = storage_at(settings)
+    _check_free(settings, storage)
     source = new_password or settings.password
     password = read_new_password(source, f"New password of {shown_text(settings.location)}")
-    storage = storage_at(settings)
     with create_repository(storage, password, folders(settings), client()) as repository:
         is_recorded = location is not None and _record(settings)
         if settings.json:
@@ -58,14 +58,13 @@ def init(location: str | None, new_password: PasswordSource | None) -> ExitCode:
     return ExitCode.DONE
 
 
-def _check_free(settings: Settings) -> None:
+def _check_free(settings: Settings, storage: Storage) -> None:
     """Look for a repository before a password is asked for.
 
     Raises:
         RepositoryExists: there is a repository, be it damaged or of a newer format.
         StorageError: the storage cannot be used.
     """
-    from backthen.cli.reaching import storage_at
     from backthen.cli.session import folders
     from backthen.repository import (
         DamageError,
@@ -76,7 +75,7 @@ def _check_free(settings: Settings) -> None:
     )
 
     try:
-        find_repository(storage_at(settings), folders(settings))
+        find_repository(storage, folders(settings))
     except RepositoryNotFound:
         return
     except (DamageError, NewerFormatError):  # There is one, which is all that is asked here.

@@ -8,17 +8,21 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import select
 from typing import Protocol
 
 from backthen.fsmount.adapters import fuse_protocol as protocol
 from backthen.fsmount.adapters.reports import Reports
 from backthen.fsmount.adapters.waiting import Answer, Waiting
 from backthen.fsmount.view import REQUEST_DEADLINE_S, View
-from backthen.repository import BlobSource, NotInMemory
+from backthen.repository import BlobSource, NotInMemory, monotonic_ns
 
 _UNANSWERED = frozenset((protocol.Opcode.FORGET, protocol.Opcode.BATCH_FORGET))
 _GONE = frozenset((errno.ENOENT, errno.ENODEV, errno.ENOTCONN, errno.ECONNABORTED))
 """What writing an answer says when nobody waits for it any more."""
+
+AWAKE_NS = 50_000
+"""How long to look out for the next request before sleeping: being woken up takes longer than most answers."""
 
 _log = logging.getLogger("backthen.fsmount")
 
@@ -60,7 +64,12 @@ class Connection:
             answer: answers a request from a source of the view.
             deadline_s: how many seconds a request may take.
         """
+        os.set_blocking(descriptor, False)
         self._descriptor = descriptor
+        self._requests = select.poll()
+        self._requests.register(descriptor, select.POLLIN)
+        self._awake_ns = 0
+        self._awake_max_ns = AWAKE_NS if len(os.sched_getaffinity(0)) > 1 else 0
         self._view = view
         self._near = view.near
         self._source = view.source
@@ -83,20 +92,26 @@ class Connection:
 
     def _next(self, buffer: bytearray) -> int:
         """Read a request; how long it is, or 0 at the end."""
+        awake_until_ns = monotonic_ns() + self._awake_ns
         while True:
             try:
                 return os.readv(self._descriptor, (buffer,))
+            except BlockingIOError:
+                if monotonic_ns() > awake_until_ns:
+                    self._requests.poll()
             except OSError as error:
                 if error.errno == errno.ENODEV:
                     return 0
                 # ENOENT: who asked was killed before the request could be read.
-                if error.errno not in (errno.ENOENT, errno.EAGAIN):
+                if error.errno != errno.ENOENT:
                     raise
 
     def _handle(self, buffer: bytearray, length: int) -> None:
         _, opcode, request, number, *_ = protocol.REQUEST.unpack_from(buffer)
         if opcode in _UNANSWERED:
             return
+        # Whoever reads content in order needs the processors for opening what comes next.
+        self._awake_ns = 0 if opcode == protocol.Opcode.READ else self._awake_max_ns
         body = bytes(memoryview(buffer)[protocol.REQUEST.size : length])
         try:
             payload = self._answer(self._near, opcode, number, body)

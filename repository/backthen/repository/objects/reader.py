@@ -26,6 +26,7 @@ from backthen.repository.index import LocalIndex, Location, PackRecord
 from backthen.repository.model.entry import BlobRef
 from backthen.repository.model.page import Page
 from backthen.repository.objects.ahead import AheadWorkers
+from backthen.repository.objects.fetching import Prefetcher, segments_of
 from backthen.repository.objects.source import CacheUse, NotInMemory
 from backthen.repository.packs import RunPiece, SolidBody, open_segment
 from backthen.repository.packs.segment import FORM_RUN, FORM_SOLID
@@ -74,6 +75,7 @@ class BlobReader:
             cached: the storage, where it is elsewhere and what was fetched is kept.
         """
         self._cached = cached
+        self._far = None if cached is None else Prefetcher(cached, index)
         self._storage = storage
         self._keys = keys
         self._index = index
@@ -118,6 +120,8 @@ class BlobReader:
         except MalformedError as error:
             raise MalformedError(str(error), name=f"page {ref.id.hex()[:16]}") from error
         self._pages[key] = (page, ref.length * _DECODED_PAGE_FACTOR)
+        if self._far is not None and blocking:
+            self._far.pages_below(page)
         return page
 
     def read(self, ref: BlobRef, offset: int, length: int | None, *, blocking: bool) -> bytes | memoryview:
@@ -130,9 +134,13 @@ class BlobReader:
         with suppress(CacheError):
             location = self._index.lookup(ref.id[: fmt.ID_PREFIX_BYTES])
             if location is not None:
-                pack, first = self._index.pack(location), location.segment
-                count = -(-ref.length // fmt.RUN_PIECE_BYTES) if pack.is_run(first) else 1
-                return self._expect_segments(pack, range(first, min(first + count, len(pack.counts))))
+                pack = self._index.pack(location)
+                numbers = segments_of(pack, location.segment, ref)
+                if self._far is None:
+                    return self._expect_segments(pack, numbers)
+                is_coming = self._far.fetch(pack, numbers)
+                self._expect_segments(pack, numbers)
+                return is_coming
         return True
 
     def _expect_segments(self, pack: PackRecord, numbers: range) -> bool:
@@ -208,6 +216,8 @@ class BlobReader:
         self, pack: PackRecord, first: int, ref: BlobRef, offset: int, end: int, *, blocking: bool
     ) -> bytes | memoryview:
         parts: list[memoryview] = []
+        if self._far is not None and blocking and end - offset > fmt.RUN_PIECE_BYTES:
+            self._far.fetch(pack, segments_of(pack, first, ref))
         while offset < end:
             number = offset // fmt.RUN_PIECE_BYTES
             piece = self._segment(pack, first + number, blocking=blocking).body
@@ -235,7 +245,10 @@ class BlobReader:
             return segment
         if not blocking:
             raise NotInMemory
-        return self._loaded(pack, number)
+        segment = self._loaded(pack, number)
+        if self._far is not None and pack.pack_class == fmt.PACK_CLASS_TREE:
+            self._far.bring(pack)
+        return segment
 
     def _loaded(self, pack: PackRecord, number: int) -> _Opened:
         key = (pack.id, number)
@@ -251,13 +264,17 @@ class BlobReader:
 
         Who comes from nowhere reads what is asked for alone: the segment before is then not in memory.
         """
-        if (pack.id, number - 1) not in self._segments:
+        is_in_order = (pack.id, number - 1) in self._segments
+        if self._far is not None:
+            self._far.go_on(pack, number, is_in_order=is_in_order)
+        if not is_in_order:
             return
         stop = pack.offsets[number] + _AHEAD_BYTES
         for ahead in range(number + 1, len(pack.counts)):
             if pack.offsets[ahead] > stop:
                 break
-            if (pack.id, ahead) not in self._segments:
+            is_near = self._far is None or self._far.is_near(pack, range(ahead, ahead + 1))
+            if is_near and (pack.id, ahead) not in self._segments:
                 self._ahead.offer((pack.id, ahead), partial(self._open_ahead, pack, ahead))
 
     def _open_ahead(self, pack: PackRecord, number: int) -> None:

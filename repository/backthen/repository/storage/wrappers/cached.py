@@ -151,21 +151,35 @@ class CachedStorage:
         if pool is not None:
             pool.shutdown(wait=False, cancel_futures=True)
 
-    def prefetch(self, name: str, offset: int, length: int) -> None:
+    def prefetch(self, name: str, offset: int, length: int) -> int:
         """Begin to fetch a part of a pack that will be asked for soon, as far as not too much is being fetched ahead.
 
         What fails is not told: whoever asks for it meets the same.
+
+        Returns:
+            Up to where all is near, or being fetched.
         """
-        if length <= 0:
-            return
+        end = offset + length
         first, stop = _blocks(offset, length)
-        far = [number for number in range(first, stop) if not self._is_near(name, number)]
         with self._lock:
-            room = max(AHEAD_BYTES_MAX - self._ahead_bytes, 0)
-            claimed = self._claim(name, far[: room // BLOCK_BYTES])
+            room = (AHEAD_BYTES_MAX - self._ahead_bytes) // BLOCK_BYTES
+        far: list[int] = []
+        for number in range(first, stop):
+            if not self._is_near(name, number):
+                if len(far) >= room:
+                    end = max(offset, number * BLOCK_BYTES)
+                    break
+                far.append(number)
+        with self._lock:
+            claimed = self._claim(name, far)
             self._ahead_bytes += len(claimed) * BLOCK_BYTES
         for run in _runs(name, claimed, _RUN_BLOCKS_MAX):
             self._submit(run).add_done_callback(partial(self._fetched_ahead, len(run.blocks) * BLOCK_BYTES))
+        return end
+
+    def is_near(self, name: str, offset: int, length: int) -> bool:
+        """Whether a part of a pack is near, or being fetched."""
+        return all(self._is_near(name, number) for number in range(*_blocks(offset, length)))
 
     def keep_pack(self, name: str, path: Path) -> None:
         """Keep the content of a file that is about to be put as a pack, as far as it can be read."""
@@ -215,7 +229,8 @@ class CachedStorage:
         return block
 
     def _is_near(self, name: str, number: int) -> bool:
-        return (name, number) in self._memory or _block_key(name, number) in self._cache
+        key = name, number
+        return key in self._memory or key in self._fetching or _block_key(name, number) in self._cache
 
     def _fetch_all(self, name: str, numbers: Sequence[int]) -> dict[int, bytes]:
         """Blocks that are not near; what somebody else is fetching is waited for."""

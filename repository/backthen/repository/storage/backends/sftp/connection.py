@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeVar
 
 import asyncssh
@@ -37,6 +37,7 @@ class Connection:
         self._channels: list[Channel] = []
         self._channels_max = CHANNELS_MAX
         self._opening = asyncio.Lock()
+        self._further: asyncio.Task[None] | None = None
         self._waiting = 0
         self._heard_s = 0.0
         self._timer: asyncio.TimerHandle | None = None
@@ -49,7 +50,7 @@ class Connection:
 
     @asynccontextmanager
     async def channel(self) -> AsyncIterator[Channel]:
-        """The channel with the least to do; another one is opened while all are in use.
+        """The channel with the least to do; while all are in use another one is opened for whoever comes later.
 
         Raises:
             asyncssh.Error: the server gives no channel.
@@ -87,11 +88,25 @@ class Connection:
             hop.abort()
 
     async def _choose(self) -> Channel:
-        if all(channel.users for channel in self._channels) and len(self._channels) < self._channels_max:
+        if not self._channels:
             async with self._opening:
-                if all(channel.users for channel in self._channels) and len(self._channels) < self._channels_max:
+                if not self._channels:
                     await self._open()
+        elif (
+            self._further is None
+            and len(self._channels) < self._channels_max
+            and all(channel.users for channel in self._channels)
+        ):
+            self._further = asyncio.get_running_loop().create_task(self._open_further())
         return min(self._channels, key=lambda channel: channel.users)
+
+    async def _open_further(self) -> None:
+        """Nobody waits for it: opening takes round trips, in which a channel that is there does what is small."""
+        try:
+            with suppress(asyncssh.Error, OSError):  # who uses the connection meets the same
+                await self._open()
+        finally:
+            self._further = None
 
     async def _open(self) -> None:
         try:

@@ -44,8 +44,14 @@ def plain_errors(place: str) -> Iterator[None]:
         raise StorageError(
             f"{place}: the server denies permission", hint="Check who owns it there, and who may write."
         ) from error
+    except ConnectionRefusedError as error:
+        raise StorageError(
+            f"{place}: nobody takes connections at that port", hint="Is the SSH server running there?", transient=True
+        ) from error
     except _LOST as error:
-        raise StorageError(f"{place}: the connection was lost{_reason(error)}", transient=True) from error
+        raise StorageError(
+            f"{place}: the connection was lost{_reason(error)}", hint="Is the network up?", transient=True
+        ) from error
     except asyncssh.SFTPFailure as error:
         raise StorageError(
             f"{place}: the server failed, and does not say why{_reason(error)}",
@@ -64,7 +70,7 @@ def plain_errors(place: str) -> Iterator[None]:
             transient=error.errno == socket.EAI_AGAIN,
         ) from error
     except OSError as error:
-        raise StorageError(f"{place}: {error.strerror or error}", transient=True) from error
+        raise StorageError(f"{place}: {error.strerror or error}", hint="Is the network up?", transient=True) from error
 
 
 def is_lost(error: BaseException) -> bool:

@@ -47,7 +47,7 @@ async def open_ssh(address: SftpAddress, access: StorageAccess) -> list[asyncssh
     """
     hops: list[asyncssh.SSHClientConnection] = []
     try:
-        await _open_hop(address, access, hops)
+        await _open_hop(address, access, hops, HOPS_MAX)
     except BaseException:
         for hop in reversed(hops):
             hop.abort()
@@ -56,17 +56,17 @@ async def open_ssh(address: SftpAddress, access: StorageAccess) -> list[asyncssh
 
 
 async def _open_hop(
-    address: SftpAddress | _Jump, access: StorageAccess, hops: list[asyncssh.SSHClientConnection]
+    address: SftpAddress | _Jump, access: StorageAccess, hops: list[asyncssh.SSHClientConnection], hops_max: int
 ) -> None:
     """Add a connection to a host, after those to the hosts on the way to it."""
+    if not hops_max:
+        raise InvalidRequest(
+            f"the way to {address.host} goes over too many hosts", hint="Look for a circle of `ProxyJump`."
+        )
     options = _options(address, access)
     if isinstance(options.tunnel, str) and not hops:
         for jump in options.tunnel.split(","):
-            await _open_hop(_parse_jump(jump), access, hops)
-    if len(hops) == HOPS_MAX:
-        raise InvalidRequest(
-            f"the way to {address.host} goes over too many hosts", hint="Look for a loop of ProxyJump."
-        )
+            await _open_hop(_parse_jump(jump), access, hops, hops_max - 1)
     known = _known_hosts(options)
     try:
         async with asyncio.timeout(access.timeout_s):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable
+from contextlib import suppress
 
 import asyncssh
 
@@ -60,13 +61,13 @@ async def put_object(
         await send_object(channel, await _opened(opened, made), upload, read, size, pace)
         await asyncio.gather(*flushed)
         await _publish(channel, server, upload.path, target, own_folder)
-    except ObjectExists:
-        _discard(channel, upload)
+    except StorageError:
+        await _discard(channel, upload)
         raise
     except asyncssh.SFTPError as error:
         if not is_lost(error):
             is_full = isinstance(error, asyncssh.SFTPFailure) and await _is_full(channel, server)
-            _discard(channel, upload)
+            await _discard(channel, upload)
             if isinstance(error, asyncssh.SFTPNoSuchFile):
                 server.folders.clear()  # somebody took them away: the next try makes them anew
             if is_full:
@@ -90,7 +91,7 @@ async def server_time_s(channel: Channel, unused: Upload) -> int:
     sftp = channel.sftp
     handle = await channel.send(_open_temporary(channel, unused))
     status = channel.send(sftp.fstat(handle, 0))
-    _discard(channel, unused)
+    await _discard(channel, unused)
     return (await status).mtime or 0
 
 
@@ -151,33 +152,54 @@ async def _publish(channel: Channel, server: Server, temporary: bytes, target: b
         StorageError: something that is no object has the name.
         asyncssh.Error: it cannot be named.
     """
-    sftp = channel.sftp
-    named = channel.send(
-        sftp.rename(temporary, target, 0) if server.has_links is False else sftp.link(temporary, target)
-    )
-    if server.has_links:
-        channel.send(sftp.remove(temporary))  # as good as done: the answers come together
+    sftp, knew_links = channel.sftp, server.has_links
+    if knew_links is not False:
+        linked = channel.send(sftp.link(temporary, target))
+        # Where links work, the temporary file is not needed any more, whatever comes of this one.
+        removed = channel.send(sftp.remove(temporary)) if knew_links else None
+        if await _is_named(channel, server, linked, target, folder, may_fail=not knew_links):
+            server.has_links = True
+            await (removed or channel.send(sftp.remove(temporary)))
+            return
+        server.has_links = server.has_links or False
+    renamed = channel.send(sftp.rename(temporary, target, 0))
+    await _is_named(channel, server, renamed, target, folder, may_fail=False)
+
+
+async def _is_named(
+    channel: Channel,
+    server: Server,
+    named: asyncio.Task[None],
+    target: bytes,
+    folder: bytes | None,
+    *,
+    may_fail: bool,
+) -> bool:
+    """Whether the file got its name, durably, or else the server may know no such request.
+
+    Raises:
+        ObjectExists: the name is taken.
+        StorageError: something that is no object has the name.
+        asyncssh.Error: it failed, where it must not.
+    """
     await flush_folder(channel, server, folder)
     try:
         await named
     except asyncssh.SFTPError as error:
         if is_lost(error):
             raise
-        await _refuse_taken(channel, server, target, channel.send(sftp.lstat(target, 0)), folder)
-        if server.has_links is not None:
+        await _refuse_taken(channel, server, target, channel.send(channel.sftp.lstat(target, 0)), folder)
+        if not may_fail:
             raise
-        server.has_links = False
-        await _publish(channel, server, temporary, target, folder)
-    else:
-        if server.has_links is None:
-            server.has_links = True
-            channel.send(sftp.remove(temporary))
+        return False
+    return True
 
 
-def _discard(channel: Channel, upload: Upload) -> None:
-    """Take a temporary file away again."""
+async def _discard(channel: Channel, upload: Upload) -> None:
+    """Take a temporary file away again, as far as it is there and the server lets."""
     close_upload(channel, upload)
-    channel.send(channel.sftp.remove(upload.path))
+    with suppress(asyncssh.SFTPError):
+        await channel.send(channel.sftp.remove(upload.path))
 
 
 async def _is_full(channel: Channel, server: Server) -> bool:
