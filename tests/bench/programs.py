@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -116,9 +116,11 @@ def own_program() -> Backthen:
 
 @dataclass(frozen=True, slots=True)
 class Backthen:
-    """This project."""
+    """This project; its repository is at a location of its own, with variables that tell how to get there, if given."""
 
     path: str
+    location: str = ""
+    more: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def version(self) -> str:
@@ -127,11 +129,12 @@ class Backthen:
 
     def variables(self, place: Place) -> Mapping[str, str]:
         """See `Program`."""
-        return {"BACKTHEN_REPOSITORY": str(place.repository), "BACKTHEN_PASSWORD_FILE": str(place.password)}
+        location = self.location or str(place.repository)
+        return {"BACKTHEN_REPOSITORY": location, "BACKTHEN_PASSWORD_FILE": str(place.password), **self.more}
 
     def init(self, place: Place) -> Command:
         """See `Program`."""
-        return Command((self.path, "--quiet", "init", str(place.repository)))
+        return Command((self.path, "--quiet", "init", self.location or str(place.repository)))
 
     def snapshot(self, name: str, source: Path) -> Command:
         """See `Program`."""
@@ -160,9 +163,12 @@ class Backthen:
 
 @dataclass(frozen=True, slots=True)
 class Restic:
-    """restic, as it is by default."""
+    """restic, as it is by default; with a location and variables as `Backthen`, and options for all commands."""
 
     path: str
+    location: str = ""
+    more: Mapping[str, str] = field(default_factory=dict)
+    options: tuple[str, ...] = ()
 
     @property
     def version(self) -> str:
@@ -172,22 +178,25 @@ class Restic:
     def variables(self, place: Place) -> Mapping[str, str]:
         """See `Program`."""
         return {
-            "RESTIC_REPOSITORY": str(place.repository),
+            "RESTIC_REPOSITORY": self.location or str(place.repository),
             "RESTIC_PASSWORD_FILE": str(place.password),
             "RESTIC_CACHE_DIR": str(place.folder / "cache"),
+            **self.more,
         }
 
     def init(self, place: Place) -> Command:
         """See `Program`."""
-        return Command((self.path, "init", "--quiet"))
+        return Command((self.path, *self.options, "init", "--quiet"))
 
     def snapshot(self, name: str, source: Path) -> Command:
         """See `Program`."""
-        return Command((self.path, "backup", "--quiet", "--tag", name, str(source)))
+        return Command((self.path, *self.options, "backup", "--quiet", "--tag", name, str(source)))
 
     def restore(self, name: str, source: Path, target: Path) -> Command:
         """See `Program`."""
-        return Command((self.path, "restore", "--quiet", "--tag", name, "latest", "--target", str(target)))
+        return Command(
+            (self.path, *self.options, "restore", "--quiet", "--tag", name, "latest", "--target", str(target))
+        )
 
     def restored(self, source: Path, target: Path) -> Path:
         """See `Program`."""
@@ -195,11 +204,11 @@ class Restic:
 
     def check(self) -> Command:
         """See `Program`."""
-        return Command((self.path, "check", "--quiet", "--read-data"))
+        return Command((self.path, *self.options, "check", "--quiet", "--read-data"))
 
     def mount(self, place: Place) -> Command:
         """See `Program`."""
-        return Command((self.path, "mount", "--quiet", str(place.mountpoint)))
+        return Command((self.path, *self.options, "mount", "--quiet", str(place.mountpoint)))
 
     def mounted(self, place: Place, name: str, source: Path) -> Path:
         """See `Program`."""

@@ -83,7 +83,9 @@ class Ceph:
         self._configuration.write_text(text)
         self._start_monitor(cluster, monitor_port)
         self._start_osd(cluster)
-        self._begin("radosgw", "-n", "client.admin", f"--rgw-frontends=beast endpoint=127.0.0.1:{gateway_port}")
+        self._begin(
+            "radosgw", "-n", "client.admin", f"--rgw-frontends=beast endpoint=127.0.0.1:{gateway_port} tcp_nodelay=1"
+        )
         self._wait_for(gateway_port)
         return f"http://127.0.0.1:{gateway_port}"
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import blake3
@@ -112,6 +112,12 @@ class _MemorySource:
     def read(self, ref: BlobRef, offset: int = 0, length: int | None = None) -> bytes | memoryview:
         data = self.blobs.find(ref, is_near=self.is_near)
         return memoryview(data)[offset : None if length is None else offset + length]
+
+    def segment_of(self, ref: BlobRef) -> Hashable:
+        return ref.id
+
+    def read_together(self, refs: Sequence[BlobRef]) -> list[bytes | memoryview]:
+        return [self.read(ref) for ref in refs]
 
     def expect(self, ref: BlobRef) -> bool:
         if len(self.blobs.expected) == self.blobs.expects_max:

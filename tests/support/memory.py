@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -99,6 +99,14 @@ class MemoryBlobs:
         self.reads.append(ref.id)
         data = memoryview(self._find(ref))
         return data[offset:] if length is None else data[offset : offset + length]
+
+    def segment_of(self, ref: BlobRef) -> Hashable:
+        """See `BlobSource.segment_of`: four blobs that were put one after another."""
+        return list(self.blobs).index(ref.id) // 4 if ref.id in self.blobs else None
+
+    def read_together(self, refs: Sequence[BlobRef]) -> list[bytes | memoryview]:
+        """See `BlobSource.read_together`."""
+        return [self.read(ref) for ref in refs]
 
     def _find(self, ref: BlobRef) -> bytes:
         if ref.id in self.damaged:

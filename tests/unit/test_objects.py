@@ -13,6 +13,7 @@ import pytest
 from backthen.repository import format as fmt
 from backthen.repository.crypto import BlobKind
 from backthen.repository.errors import (
+    MalformedError,
     MissingError,
     TamperedError,
 )
@@ -236,6 +237,44 @@ def test_the_neighbours_of_a_blob_are_near(client: Client) -> None:
     refs = client.put(*(b"neighbour %d" % number for number in range(100)))
     client.reader.source.read(refs[50])
     assert [b"neighbour %d" % number for number in range(100)] == [bytes(client.reader.near.read(ref)) for ref in refs]
+
+
+def test_a_segment_that_is_read_whole_is_not_kept(client: Client) -> None:
+    blobs = [b"%d" % number * 1000 for number in range(20)]
+    refs = client.put(*blobs)
+    source, near = client.reader.source, client.reader.near
+    assert 1 == len({source.segment_of(ref) for ref in refs})
+    assert blobs == [bytes(blob) for blob in source.read_together(refs)]
+    with pytest.raises(NotInMemory):
+        near.read_together(refs)
+    assert blobs[:19] == [bytes(blob) for blob in source.read_together(refs[:19])]
+    assert blobs == [bytes(blob) for blob in near.read_together(refs)]
+
+
+def test_blobs_of_several_segments_can_be_read_together(client: Client, other: Client) -> None:
+    blobs = [random_bytes(size, size) for size in SIZES]
+    refs = client.put(*blobs)
+    assert blobs == [bytes(blob) for blob in client.reader.source.read_together(refs)]
+    assert other.reader.source.segment_of(refs[0]) is None
+    assert blobs == [bytes(blob) for blob in other.reader.source.read_together(refs)]
+
+
+def test_a_copy_is_read_where_a_segment_that_is_read_whole_is_damaged(client: Client, other: Client) -> None:
+    blobs = [b"%d" % number * 1000 for number in range(20)]
+    refs = client.put(*blobs)
+    ((first, _),) = client.packs()
+    other.put(*blobs)  # it does not know of the other's index, and stores a pack of its own
+    refresh_index(client.storage, KEYS, client.index)
+    flip_bit(pack_path(client.storage, first), 100)
+    assert blobs == [bytes(blob) for blob in client.reader.source.read_together(refs)]
+
+
+def test_a_segment_that_is_read_whole_must_hold_what_is_asked_for(client: Client) -> None:
+    blobs = [b"%d" % number * 1000 for number in range(3)]
+    refs = client.put(*blobs)
+    wrong = BlobRef(refs[1].id, refs[1].length + 1)
+    with pytest.raises(MalformedError):
+        client.reader.source.read_together([refs[0], wrong, refs[2]])
 
 
 @pytest.mark.parametrize("size", [1000, 2 << 20])

@@ -398,6 +398,8 @@ class View:
         return OpenDirectory(place)
 
     def _xattrs(self, source: BlobSource, number: int) -> tuple[tuple[bytes, bytes], ...]:
+        if number >= VIRTUAL_START:
+            return ()  # what is in no snapshot has none, and finding it might take long
         place = self._locate(source, number)
         if not isinstance(place, Located):
             return ()
@@ -407,6 +409,8 @@ class View:
         return tuple((name, value) for name, value in xattrs if name not in ACL_NAMES)
 
     def _story(self, source: BlobSource, number: int, name: bytes) -> bytes | None:
+        if number >= VIRTUAL_START:
+            return None
         place = self._locate(source, number)
         if not isinstance(place, Located):
             return None

@@ -32,7 +32,7 @@ class PackCipher:
         """Seal part `number`; each number once only, or the nonce would repeat."""
         return self._cipher.encrypt(number.to_bytes(12, "big"), plaintext, self._bind(number, last=last))
 
-    def open(self, number: int, sealed: bytes, *, last: bool = False) -> bytes:
+    def open(self, number: int, sealed: bytes | memoryview, *, last: bool = False) -> bytes:
         """The plaintext of part `number`.
 
         Raises:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from itertools import accumulate, pairwise
 
 from backthen.repository import format as fmt
 from backthen.repository.crypto import BlobKind, RepositoryKeys, open_pack_cipher
@@ -12,6 +13,9 @@ from backthen.repository.ids import PackId
 from backthen.repository.objects import load_pack_directory
 from backthen.repository.packs import BlobRecord, PackDirectory, RunPiece, SolidBody, open_segment
 from backthen.repository.storage import Storage, pack_name
+
+_READ_BYTES = 1 * fmt.MIB
+"""So much of a pack is read at once, and a segment more: each reading costs a round trip or a few system calls."""
 
 
 def verify_pack(storage: Storage, keys: RepositoryKeys, pack_id: PackId, length: int) -> Iterator[str]:
@@ -38,12 +42,9 @@ def _verify_segments(
     storage: Storage, keys: RepositoryKeys, name: str, directory: PackDirectory, digest: hashlib._Hash
 ) -> Iterator[str]:
     cipher = open_pack_cipher(keys, storage.get(name, 0, fmt.PACK_HEADER_BYTES))
-    offset = fmt.PACK_HEADER_BYTES
     blobs = iter(directory.blobs)
     run: _Run | None = None
-    for number, length in enumerate(directory.lengths):
-        sealed = storage.get(name, offset, length)
-        digest.update(sealed)
+    for number, offset, sealed in _read_segments(storage, name, directory, digest):
         begins = [next(blobs) for _ in range(directory.counts[number])]
         try:
             body = open_segment(cipher, number, sealed, directory.forms[number])
@@ -55,7 +56,22 @@ def _verify_segments(
         except (TamperedError, MalformedError) as error:
             yield f"segment {number} at byte {offset}: {error}"
             run = None
-        offset += length
+
+
+def _read_segments(
+    storage: Storage, name: str, directory: PackDirectory, digest: hashlib._Hash
+) -> Iterator[tuple[int, int, memoryview]]:
+    """(number, offset, sealed bytes) of each segment, all of which go into the digest."""
+    offsets = list(accumulate(directory.lengths, initial=fmt.PACK_HEADER_BYTES))
+    read_from = read_to = offsets[0]
+    part = memoryview(b"")
+    for number, (begin, end) in enumerate(pairwise(offsets)):
+        if begin == read_to:
+            read_from = begin
+            read_to = next((offset for offset in offsets[number + 1 :] if offset >= begin + _READ_BYTES), offsets[-1])
+            part = memoryview(storage.get(name, read_from, read_to - read_from))
+            digest.update(part)
+        yield number, begin, part[begin - read_from : end - read_from]
 
 
 def _verify_solid(keys: RepositoryKeys, body: SolidBody, records: list[BlobRecord]) -> None:

@@ -102,5 +102,9 @@ class Storage(Protocol):
         ...
 
     def close(self) -> None:
-        """Let go of connections and threads; a later call begins anew. To be called before a process forks."""
+        """Let go of connections and threads; a later call begins anew.
+
+        To be called before a process forks. The child does not use it all the same where a backend says so: what some
+        libraries have begun does not go on there.
+        """
         ...
