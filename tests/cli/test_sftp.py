@@ -15,6 +15,8 @@ from tests.support.comparison import differences
 from tests.support.slow_line import SlowLine
 from tests.support.ssh_server import SshServer
 
+MIB = 1 << 20
+
 
 @pytest.fixture
 def distant(newcomer: User, ssh_server: SshServer, tmp_path: Path) -> User:
@@ -113,3 +115,28 @@ def test_an_interrupt_ends_a_call_that_hangs(distant: User, tree: Path, ssh_serv
         process.send_signal(signal.SIGINT)
         _, said = process.communicate()
         assert (process.returncode, b"Traceback" in said) == (130, False)
+
+
+def test_a_snapshot_over_a_line_that_breaks_goes_on_where_it_was(
+    distant: User, tree: Path, ssh_server: SshServer, tmp_path: Path
+) -> None:
+    distant.run("init")
+    (tree / "large").write_bytes(os.urandom(40 * MIB))
+    with SlowLine(("127.0.0.1", ssh_server.port), round_trip_s=0.001) as line:
+        ssh_server.also_at(line.port)
+        location = f"sftp://{ssh_server.user}@127.0.0.1:{line.port}{tmp_path}/stored/repository"
+        line.cut_after(24 * MIB)
+        process = subprocess.Popen(
+            [*program(), "--repository", location, "snapshot", "create", str(tree)],
+            env=distant.environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert process.stderr is not None
+        assert "trying again" in process.stderr.readline()
+        line.go()
+        _, said = process.communicate()
+        assert (process.returncode, "socket" in said) == (0, False), said
+        assert line.counts.sent < 60 * MIB
+    distant.run("check", "--read-data")

@@ -133,6 +133,8 @@ def start_logging(settings: Settings, *, to_file: bool = False) -> None:
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s" if to_file else "backthen: %(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.getLogger("backthen").setLevel(level)
+    # It warns of each write to a connection that broke, which the storage tells once and in a sentence.
+    logging.getLogger("asyncio").setLevel(logging.ERROR)
 
 
 def password_prompt(settings: Settings) -> str:

@@ -43,8 +43,9 @@ _CLASSES = {
 _WORKERS = 2
 _BYTES_IN_FLIGHT_MAX = 8 * fmt.MIB
 _PACKS_WAITING_MAX = 2
-_PUTS_AT_ONCE_MAX = 4
-"""Packs on their way to a storage that is far away: enough to fill the line while some of them wait for an answer."""
+_PUTS_AT_ONCE_MAX = 2
+"""Packs on their way to a storage that is far away: one fills the line while the other waits for an answer. What a
+killed run loses is what was on its way, so not more of them."""
 _LOOKAHEAD_UNITS = 8
 _BEST_FIT_BELOW_BYTES = 4 * fmt.MIB
 _BLOBS_PER_INDEX = 65_536

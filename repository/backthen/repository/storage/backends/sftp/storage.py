@@ -42,7 +42,7 @@ from backthen.repository.storage.pacing import Pace
 CONCURRENCY = 8
 ABANDONED_AFTER_S = 24 * 60 * 60
 _SPOOL = "tmp"
-_CLOSE_S = 5.0
+_CLOSE_S = 2.0
 _Result = TypeVar("_Result")
 _log = logging.getLogger(__name__)
 
