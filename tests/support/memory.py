@@ -28,6 +28,7 @@ from backthen.repository.source import (
     EnterDirectory,
     ExclusionRules,
     Item,
+    Items,
     LeaveDirectory,
     OwnerNames,
     Problem,
@@ -150,8 +151,9 @@ class MemorySaver:
                 if stack:
                     stack[-1][1].add(entry, entry.name, count=1 + entry.below, size=entry.size)
             else:
-                entry = self._problem(event) if isinstance(event, Problem) else self._name(event)
-                stack[-1][1].add(entry, entry.name, count=1 + entry.below, size=entry.size)
+                names = map(self._name, event.one_by_one()) if isinstance(event, Items) else (self._problem(event),)
+                for entry in names:
+                    stack[-1][1].add(entry, entry.name, count=1 + entry.below, size=entry.size)
         assert top is not None
         return self._snapshot(top, saved.paths)
 

@@ -87,6 +87,11 @@ class Reporter(Protocol):
     problems: int
 
     @property
+    def names_each(self) -> bool:
+        """Whether every file is named, so that each is to be told by itself."""
+        ...
+
+    @property
     def lacks_totals(self) -> bool:
         """Whether somebody watches who would like to know how much there is to do, and does not."""
         ...
@@ -123,7 +128,7 @@ class ConsoleReporter:
             names_each: whether every file is named.
             clock: gives seconds.
         """
-        self._names_each = names_each
+        self.names_each = names_each
         self.problems = 0
         self._amounts = Amounts(clock)
         self._draws = draws
@@ -147,7 +152,7 @@ class ConsoleReporter:
     def advance(self, *, files: int = 0, size: int = 0, current: bytes = b"") -> None:
         """Count, and draw the line when it is time."""
         self._amounts.add(files, size, current)
-        if self._names_each and current and files:
+        if self.names_each and current and files:
             print(f"backthen: {shown_name(current)}", file=sys.stderr)
         if self._draws and self._next is not None and (now := self._amounts.clock()) >= self._next:
             self._next = now + _LINE_INTERVAL_S
@@ -173,6 +178,7 @@ class EventReporter:
             progress: whether progress is wanted, or problems alone.
             clock: gives seconds.
         """
+        self.names_each = False
         self.problems = 0
         self._amounts = Amounts(clock)
         self._progress = progress

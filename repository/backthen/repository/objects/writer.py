@@ -34,7 +34,7 @@ from backthen.repository.objects.spool import new_spool_file
 from backthen.repository.packs import BlobRecord, BuiltPack, PackBuilder, Segment, make_run, make_solid
 from backthen.repository.storage import CachedStorage, Storage, index_name, pack_name
 
-_CLASSES = {
+_CLASSES: dict[int, int] = {
     BlobKind.CHUNK: fmt.PACK_CLASS_DATA,
     BlobKind.PAGE: fmt.PACK_CLASS_TREE,
     BlobKind.LIST: fmt.PACK_CLASS_TREE,
@@ -119,11 +119,15 @@ class BlobWriter:
             CacheError: the local index cannot be written.
         """
         blob_id = self._keys.blob_id(kind, data)
-        length = memoryview(data).nbytes
+        length = len(data) if type(data) is bytes else memoryview(data).nbytes
         prefix = blob_id[: fmt.ID_PREFIX_BYTES]
         if prefix not in self._pending and not self._is_stored(prefix):
             self._pending.add(prefix)
-            self._append(BlobRecord(kind, blob_id, length), data if type(data) is bytes else bytes(data))
+            try:
+                self._append(BlobRecord(kind, blob_id, length), data)
+            except BaseException as error:
+                self._uploads.fail(error)  # the blob counts as put: nothing is flushed without it
+                raise
         return BlobRef(blob_id, length)
 
     def rely(self, ref: BlobRef) -> bool:
@@ -159,14 +163,15 @@ class BlobWriter:
                 return True
         return False
 
-    def _append(self, record: BlobRecord, data: bytes) -> None:
-        lane = self._lanes[_CLASSES[BlobKind(record.kind)]]
+    def _append(self, record: BlobRecord, data: Buffer) -> None:
+        lane = self._lanes[_CLASSES[record.kind]]
         if record.length > fmt.RUN_PIECE_BYTES and not self._compression.is_worthwhile(memoryview(data)):
-            self._submit(lane, record.length, lambda: make_run(data, record))
+            unit = make_run(data, record)
+            self._submit(lane, record.length, lambda: unit)
             return
         if lane.batch_bytes + record.length > fmt.SOLID_BYTES_MAX or len(lane.batch) == fmt.SOLID_BLOBS_MAX:
             self._submit_batch(lane)
-        lane.batch.append(data)
+        lane.batch.append(data if type(data) is bytes else bytes(data))
         lane.batch_records.append(record)
         lane.batch_bytes += record.length
 

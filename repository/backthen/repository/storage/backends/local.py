@@ -26,7 +26,14 @@ from typing_extensions import Buffer
 
 from backthen.repository.errors import InvalidRequest, ObjectExists, ObjectMissing, RepositoryExists, StorageError
 from backthen.repository.storage.contract import StoredObject
-from backthen.repository.storage.names import CONFIG_NAME, FOLDERS, check_folder, check_object_name, is_object_name
+from backthen.repository.storage.names import (
+    CONFIG_NAME,
+    FOLDERS,
+    UNLOCKED_PREFIX,
+    check_folder,
+    check_object_name,
+    is_object_name,
+)
 
 _SPOOL = "tmp"
 _COPY_BYTES = 1024 * 1024
@@ -190,7 +197,7 @@ class LocalStorage:
             (self._root / name).unlink(missing_ok=True)
 
     def remove_abandoned_spool(self) -> int:
-        """See `Storage.remove_abandoned_spool`.
+        """See `Storage.remove_abandoned_spool`; what writers on other machines fill is left to them.
 
         Raises:
             StorageError: the folder cannot be read or written.
@@ -198,7 +205,8 @@ class LocalStorage:
         with _plain_errors(self._spool):
             try:
                 with os.scandir(self._spool) as entries:
-                    paths = [Path(entry.path) for entry in entries if entry.is_file(follow_symlinks=False)]
+                    files = [entry for entry in entries if entry.is_file(follow_symlinks=False)]
+                paths = [Path(entry.path) for entry in files if not entry.name.startswith(UNLOCKED_PREFIX)]
             except FileNotFoundError:
                 return 0
             return sum(_remove_if_abandoned(path) for path in paths)
