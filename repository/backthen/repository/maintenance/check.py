@@ -82,12 +82,17 @@ class CheckReport:
 
 
 def check_repository(repository: Repository, request: CheckRequest, progress: Progress) -> CheckReport:
-    """Check all there is; what is wrong is found, not raised.
+    """Check all there is, in the storage itself; what is wrong is found, not raised.
 
     Raises:
         StorageError: the storage failed, so that nothing can be said.
         CacheError: the cache folder cannot be used.
     """
+    with repository.reading_anew() as anew:
+        return _check(anew, request, progress)
+
+
+def _check(repository: Repository, request: CheckRequest, progress: Progress) -> CheckReport:
     report = CheckReport()
     packs = _list_packs(repository, report)
     with _DataCheck(repository, _sample(packs, request.read_data_percent)) as data:
@@ -319,7 +324,8 @@ class _DataCheck:
         self._under_way.append((pack_id, length, self._pool.submit(self._verify, pack_id, length)))
 
     def _verify(self, pack_id: PackId, length: int) -> list[str]:
-        return list(verify_pack(self._repository.storage, self._repository.keys, pack_id, length))
+        repository = self._repository
+        return list(verify_pack(repository.storage, repository.keys, pack_id, length, repository.cached))
 
 
 @contextmanager
