@@ -140,3 +140,20 @@ def test_a_snapshot_over_a_line_that_breaks_goes_on_where_it_was(
         assert (process.returncode, "socket" in said) == (0, False), said
         assert line.counts.sent < 60 * MIB
     distant.run("check", "--read-data")
+
+
+def test_check_asks_the_storage_and_not_the_cache(distant: User, tree: Path, tmp_path: Path) -> None:
+    """What this machine stored and read is still near, and whole."""
+    distant.run("init")
+    distant.snapshot(str(tree))
+    distant.run("check", "--read-data")
+    folder = tmp_path / "stored" / "repository"
+    objects = [path for path in folder.rglob("*") if path.is_file() and path.parent.name not in ("keys", "repository")]
+    for path in objects:
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 1
+        path.write_bytes(content)
+    found = distant.run("check", "--read-data", "--json", code=13)
+    assert {str(path.relative_to(folder)) for path in objects} == {
+        event["name"] for event in found.events if event["event"] == "finding"
+    }
