@@ -163,8 +163,8 @@ class _Attempt:
         self._sink.__enter__()
         return self
 
-    def __exit__(self, *details: object) -> None:
-        self._sink.__exit__(*details)
+    def __exit__(self, kind: type[BaseException] | None, *details: object) -> None:
+        self._sink.__exit__(kind, *details)
         self._links.close()
 
     @property

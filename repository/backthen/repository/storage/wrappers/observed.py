@@ -17,6 +17,7 @@ from typing_extensions import Buffer
 from backthen.repository import clock
 from backthen.repository.errors import ObjectExists, ObjectMissing, StorageError
 from backthen.repository.storage.contract import Storage, StoredObject
+from backthen.repository.storage.wrappers.wrapper import StorageWrapper
 
 
 class StorageState(NamedTuple):
@@ -41,12 +42,12 @@ class StorageState(NamedTuple):
     bytes_sent: int = 0
 
 
-class ObservedStorage:
+class ObservedStorage(StorageWrapper):
     """A `Storage` over another one. A listing counts as waiting until it was read to its end."""
 
     def __init__(self, storage: Storage, monotonic_ns: Callable[[], int] = clock.monotonic_ns) -> None:
         """Watch a storage."""
-        self._storage = storage
+        super().__init__(storage)
         self._monotonic_ns = monotonic_ns
         self._lock = threading.Lock()
         self._numbers = itertools.count()
@@ -72,26 +73,6 @@ class ObservedStorage:
                 self._failure,
                 self._bytes_sent,
             )
-
-    @property
-    def location(self) -> str:
-        """See `Storage.location`."""
-        return self._storage.location
-
-    @property
-    def folder(self) -> Path | None:
-        """See `Storage.folder`."""
-        return self._storage.folder
-
-    @property
-    def spool(self) -> Path | None:
-        """See `Storage.spool`."""
-        return self._storage.spool
-
-    @property
-    def concurrency(self) -> int:
-        """See `Storage.concurrency`."""
-        return self._storage.concurrency
 
     def create(self) -> None:
         """See `Storage.create`.
