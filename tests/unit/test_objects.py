@@ -15,6 +15,7 @@ from backthen.repository.crypto import BlobKind
 from backthen.repository.errors import (
     MalformedError,
     MissingError,
+    StorageError,
     TamperedError,
 )
 from backthen.repository.ids import BlobId
@@ -26,7 +27,7 @@ from backthen.repository.objects import (
     refresh_index,
     writer,
 )
-from backthen.repository.storage import LocalStorage, pack_name
+from backthen.repository.storage import LocalStorage, RetryingStorage, pack_name
 from tests.support.blob_client import (
     Client,
     flip_bit,
@@ -37,6 +38,8 @@ from tests.support.blob_client import (
 from tests.support.built_packs import random_bytes
 from tests.support.cipher_record import CipherRecord
 from tests.support.fixed_keys import fixed_keys
+from tests.support.flaky_storage import FlakyStorage
+from tests.support.memory_storage import MemoryStorage
 from tests.support.onlooker import wait_until
 
 KEYS = fixed_keys()
@@ -349,3 +352,29 @@ def test_many_threads_read_at_once(client: Client) -> None:
     for thread in threads:
         thread.join()
     assert [] == wrong
+
+
+def test_who_is_interrupted_does_not_wait_for_the_storage(tmp_path: Path) -> None:
+    flaky = FlakyStorage(MemoryStorage())
+    pausing = threading.Event()
+
+    def wait(closed: threading.Event, _: float) -> bool:
+        pausing.set()
+        return closed.wait()
+
+    with Client(RetryingStorage(flaky, wait=wait), tmp_path / "client") as client:
+        with pytest.raises(KeyboardInterrupt), client.writer() as own:
+            flaky.fail()
+            own.put(BlobKind.CHUNK, random_bytes(100_000))
+            flushing = threading.Thread(target=_flush, args=(own,))
+            flushing.start()
+            pausing.wait()
+            raise KeyboardInterrupt
+        flushing.join()
+    assert "close" in flaky.calls
+    assert [] == list(flaky.list("packs"))
+
+
+def _flush(own: writer.BlobWriter) -> None:
+    with suppress(StorageError):
+        own.flush()

@@ -41,6 +41,7 @@ class Amounts:
     def __init__(self, clock: Callable[[], float]) -> None:
         """Nothing done yet."""
         self.clock = clock
+        self.sent: Callable[[], int] | None = None
         self.start("", None, None)
 
     def start(self, phase: str, files_total: int | None, bytes_total: int | None) -> None:
@@ -104,6 +105,10 @@ class Reporter(Protocol):
         """So much there is to do in this phase, as was found out meanwhile; may be called from any thread."""
         ...
 
+    def watch_sent(self, sent: Callable[[], int]) -> None:
+        """`sent` says how many bytes went to a storage elsewhere so far."""
+        ...
+
     def advance(self, *, files: int = 0, size: int = 0, current: bytes = b"") -> None:
         """So many more files and bytes are done."""
         ...
@@ -148,6 +153,10 @@ class ConsoleReporter:
     def expect(self, *, files_total: int, bytes_total: int) -> None:
         """See `Reporter`."""
         self._amounts.expect(files_total, bytes_total)
+
+    def watch_sent(self, sent: Callable[[], int]) -> None:
+        """See `Reporter`."""
+        self._amounts.sent = sent
 
     def advance(self, *, files: int = 0, size: int = 0, current: bytes = b"") -> None:
         """Count, and draw the line when it is time."""
@@ -196,6 +205,10 @@ class EventReporter:
     def expect(self, *, files_total: int, bytes_total: int) -> None:
         """See `Reporter`."""
         self._amounts.expect(files_total, bytes_total)
+
+    def watch_sent(self, sent: Callable[[], int]) -> None:
+        """See `Reporter`."""
+        self._amounts.sent = sent
 
     def advance(self, *, files: int = 0, size: int = 0, current: bytes = b"") -> None:
         """Count, and print an event when it is time."""
@@ -253,6 +266,8 @@ def _amounts_text(amounts: Amounts, *, of_totals: bool) -> str:
         by_bytes = amounts.size or amounts.bytes_total
         rate = size_text(round(amounts.size / passed)) if by_bytes else f"{amounts.files / passed:,.0f}"
         parts.append(f"{rate}/s")
+    if amounts.sent is not None:
+        parts.append(f"{size_text(amounts.sent())} sent")
     if (left := amounts.left_s) is not None:
         parts.append(f"{duration_text(left) if left >= 59.5 else f'{left:.0f} s'} left")
     return f"{phase}: {', '.join(parts)}" if phase else ", ".join(parts)
@@ -284,5 +299,6 @@ def _progress_fields(amounts: Amounts) -> dict[str, object]:
         "bytes": amounts.size,
         "bytes_total": amounts.bytes_total,
         "seconds_left": None if amounts.left_s is None else round(amounts.left_s),
+        "bytes_sent": None if amounts.sent is None else amounts.sent(),
         **(name_fields("current", amounts.current) if amounts.current else {}),
     }

@@ -36,7 +36,7 @@ from backthen.repository.errors import (
 from backthen.repository.ids import RepositoryId
 from backthen.repository.index import LocalIndex
 from backthen.repository.model.records import ChunkerParameters, Configuration, SlotNote
-from backthen.repository.objects import BlobReader, CacheUse, refresh_index
+from backthen.repository.objects import BlobReader, CacheUse, refresh_index, remove_abandoned_packs
 from backthen.repository.source import tag_cache
 from backthen.repository.storage import (
     CACHE_BYTES_MAX,
@@ -275,6 +275,16 @@ class Repository:
     def spool(self) -> Path:
         """Where packs being filled are kept: in the storage when it takes files without a copy, else in the cache."""
         return self.storage.spool or self.cache_folder / "spool"
+
+    def remove_abandoned_spool(self) -> int:
+        """Remove what killed writers left half-way, here and in the storage; how many files there were.
+
+        Raises:
+            StorageError: the storage failed.
+            CacheError: the cache folder cannot be cleaned.
+        """
+        here = 0 if self.storage.spool is not None else remove_abandoned_packs(self.spool)
+        return here + self.storage.remove_abandoned_spool()
 
     @property
     def own_folders(self) -> tuple[Path, ...]:

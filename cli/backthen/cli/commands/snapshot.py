@@ -121,6 +121,8 @@ def create(
             # Not earlier: the key derivation needs more memory than all that follows, and the modules would add to it.
             from backthen.repository import SnapshotRequest, count_source, create_snapshot
 
+            if repository.cached is not None:
+                listener.watch_sent(lambda: repository.storage_state.bytes_sent)
             request = SnapshotRequest(
                 paths=sources,
                 host=host or host_name(),

@@ -104,7 +104,7 @@ def _look_around(plan: _Plan) -> tuple[Survey, dict[PackId, int]]:
     with at_once(repository.storage) as begin:
         surveyed, listed = begin(repository.survey), begin(lambda: _list_packs(repository.storage))
         refreshed = begin(repository.refresh)
-        cleaned = begin(lambda: 0 if plan.request.dry_run else repository.storage.remove_abandoned_spool())
+        cleaned = begin(lambda: 0 if plan.request.dry_run else repository.remove_abandoned_spool())
         refreshed()
         cleaned()
         return surveyed(), listed()
@@ -163,8 +163,8 @@ class _Attempt:
         self._sink.__enter__()
         return self
 
-    def __exit__(self, *details: object) -> None:
-        self._sink.__exit__(*details)
+    def __exit__(self, kind: type[BaseException] | None, *details: object) -> None:
+        self._sink.__exit__(kind, *details)
         self._links.close()
 
     @property

@@ -99,8 +99,10 @@ class BlobWriter:
         """Start."""
         return self
 
-    def __exit__(self, *_: object) -> None:
-        """Stop the threads; what was not flushed is dropped."""
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Stop the threads; what was not flushed is dropped, and who is interrupted waits for no storage."""
+        if kind is not None and not issubclass(kind, Exception):
+            self._uploads.abandon()
         self._pool.shutdown(wait=True, cancel_futures=True)
         self._uploads.close()
         for lane in self._lanes.values():
@@ -354,6 +356,11 @@ class _PackUploads:
         for _ in self._pool.map(self._write_index, waiting, waiting.values()):
             pass
         self.raise_failure()
+
+    def abandon(self) -> None:
+        """Break off what is being stored."""
+        self._is_closing = True
+        self._storage.close()
 
     def close(self) -> None:
         """Stop the threads after the packs they are storing; the files of those that wait are removed."""

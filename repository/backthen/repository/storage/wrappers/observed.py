@@ -30,6 +30,7 @@ class StorageState(NamedTuple):
         silent_since_ns: since when it has answered nothing although it was asked; None where nothing is waiting.
         failing_since_ns: since when each answer was a failure; None where the last one was none.
         failure: what the last answer said, or nothing where it was no failure.
+        bytes_sent: what it took.
     """
 
     calls: int
@@ -38,6 +39,7 @@ class StorageState(NamedTuple):
     silent_since_ns: int | None
     failing_since_ns: int | None
     failure: str
+    bytes_sent: int = 0
 
 
 class ObservedStorage(StorageWrapper):
@@ -52,6 +54,7 @@ class ObservedStorage(StorageWrapper):
         self._waiting: dict[int, int] = {}
         self._calls = 0
         self._bytes_read = 0
+        self._bytes_sent = 0
         self._answered_ns = monotonic_ns()
         self._failing_since_ns: int | None = None
         self._failure = ""
@@ -68,6 +71,7 @@ class ObservedStorage(StorageWrapper):
                 None if oldest_ns is None else max(oldest_ns, self._answered_ns),
                 self._failing_since_ns,
                 self._failure,
+                self._bytes_sent,
             )
 
     def create(self) -> None:
@@ -90,6 +94,7 @@ class ObservedStorage(StorageWrapper):
         """
         with self._observed():
             self._storage.put(name, data)
+        self._sent(memoryview(data).nbytes)
 
     def put_file(self, name: str, path: Path) -> None:
         """See `Storage.put_file`.
@@ -99,7 +104,9 @@ class ObservedStorage(StorageWrapper):
             StorageError: the storage failed.
         """
         with self._observed():
+            length = _length(path)
             self._storage.put_file(name, path)
+        self._sent(length)
 
     def get(self, name: str, offset: int = 0, length: int | None = None) -> bytes:
         """See `Storage.get`.
@@ -140,6 +147,10 @@ class ObservedStorage(StorageWrapper):
         """See `Storage.close`."""
         self._storage.close()
 
+    def _sent(self, count: int) -> None:
+        with self._lock:
+            self._bytes_sent += count
+
     def _list(self, listing: Iterator[StoredObject]) -> Iterator[StoredObject]:
         with self._observed():
             yield from listing
@@ -170,3 +181,11 @@ class ObservedStorage(StorageWrapper):
                 self._failing_since_ns = None
             elif self._failing_since_ns is None:
                 self._failing_since_ns = self._answered_ns
+
+
+def _length(path: Path) -> int:
+    """The length of a file in bytes; 0 where it is not there, which the storage says."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
