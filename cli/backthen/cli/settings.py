@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,8 @@ from backthen.cli.passwords import PasswordSource, Terminal, choose_source
 from backthen.cli.quantities import parse_size, size_text
 
 PROGRAM = "backthen"
+_NEARLY_ELSEWHERE = re.compile(r"(?:sftp|ssh|s3|gs|az|file|rest):(?!//)|[^/@:]+@[^/:]+:", re.IGNORECASE)
+"""As other programs write it: `sftp:host:/path`, `s3:bucket`, `user@host:/path`."""
 RATE_MIN = 1024
 """Bytes a second: below that nothing would ever be done."""
 
@@ -100,7 +103,17 @@ def resolve_settings(options: Options, environment: MutableMapping[str, str]) ->
 
 
 def absolute_location(location: str) -> str:
-    """A location that means the same in every working directory; what has a scheme (`file://`) stays as it is."""
+    """A location that means the same in every working directory; what has a scheme (`file://`) stays as it is.
+
+    Raises:
+        UsageFailure: it is nearly one that is elsewhere, and would be taken for a folder here.
+    """
+    if _NEARLY_ELSEWHERE.match(location):  # it is not repeated: there may be a password in it
+        raise UsageFailure(
+            "the location is not one, though it looks like that of a server or a bucket",
+            hint="Write sftp://user@host/path or s3://bucket/prefix (docs/storage.md); "
+            "./ before the name of a folder that is here.",
+        )
     return location if "://" in location else os.path.abspath(os.path.expanduser(location))
 
 
