@@ -47,6 +47,7 @@ class MemoryBlobs:
         gates: blobs that the blocking source gives only when the event is set.
         expected: blobs that were said to be read soon.
         expects_max: how many of those are taken; all, when it is None.
+        eagerness: see `BlobSource.eagerness`.
     """
 
     damaged: set[BlobId] = field(default_factory=set)
@@ -54,6 +55,7 @@ class MemoryBlobs:
     gates: dict[BlobId, threading.Event] = field(default_factory=dict)
     expected: list[BlobId] = field(default_factory=list)
     expects_max: int | None = None
+    eagerness: int = 1
     _data: dict[BlobId, bytes] = field(default_factory=dict)
     _pages: dict[BlobId, Page] = field(default_factory=dict)
 
@@ -118,6 +120,11 @@ class _MemorySource:
 
     def read_together(self, refs: Sequence[BlobRef]) -> list[bytes | memoryview]:
         return [self.read(ref) for ref in refs]
+
+    @property
+    def eagerness(self) -> int:
+        """See `BlobSource.eagerness`."""
+        return self.blobs.eagerness
 
     def expect(self, ref: BlobRef) -> bool:
         if len(self.blobs.expected) == self.blobs.expects_max:

@@ -80,6 +80,11 @@ class MemoryBlobs:
         self.damaged.add(id_)
         self._pages.clear()
 
+    @property
+    def eagerness(self) -> int:
+        """See `BlobSource.eagerness`."""
+        return 1
+
     def expect(self, ref: BlobRef) -> bool:
         """See `BlobSource.expect`."""
         return True

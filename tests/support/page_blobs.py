@@ -48,6 +48,11 @@ class PageBlobs:
         """See `BlobSource.read_together`."""
         return [self.read(ref) for ref in refs]
 
+    @property
+    def eagerness(self) -> int:
+        """See `BlobSource.eagerness`."""
+        return 1
+
     def expect(self, ref: BlobRef) -> bool:
         """See `BlobSource.expect`."""
         return True

@@ -53,6 +53,11 @@ class BlobSource(Protocol):
         """Several blobs whole, best of one segment: where they are all that is in it, it is not kept in memory."""
         ...
 
+    @property
+    def eagerness(self) -> int:
+        """How many times as much as was read in order is worth expecting: the more the farther the storage is."""
+        ...
+
     def expect(self, ref: BlobRef) -> bool:
         """Begin to open a blob that will be read soon, in the background; whether there was room for it.
 
