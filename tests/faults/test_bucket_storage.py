@@ -38,6 +38,7 @@ from backthen.repository.storage.backends import bucket
 from backthen.repository.storage.backends.bucket import BucketStorage
 from backthen.repository.storage.backends.bucket_errors import read_answer
 from backthen.repository.storage.backends.bucket_stores import BucketPlace
+from backthen.repository.storage.pacing import Pace
 from tests.support.http_server import (
     Answer,
     Request,
@@ -158,6 +159,26 @@ def test_an_answer_that_breaks_off() -> None:
         error = _failure(_bare(endpoint))
     assert "connection broke" in str(error)
     assert error.transient
+
+
+def test_an_answer_that_is_longer_than_was_asked_for_is_not_taken_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[int] = []
+
+    def take(_: Pace, count: int) -> float:
+        taken.append(count)
+        return 0.0
+
+    monkeypatch.setattr(Pace, "delay_s", take)
+    headers = {
+        "content-range": "bytes 0-999/1000000",
+        "last-modified": "Wed, 21 Oct 2015 07:28:00 GMT",
+        "etag": '"x"',
+    }
+    with http_server(lambda _: Answer(206, headers, bytes(50_000_000))) as endpoint:
+        storage = _bare(endpoint)
+        assert bytes(1000) == storage.get(NAME, 0, 1000)
+        storage.close()
+    assert sum(taken) < 5_000_000
 
 
 @pytest.mark.parametrize("location", ["s3://tests/x", "gs://tests/x", "az://tests/x"])

@@ -231,23 +231,27 @@ class BucketStorage:
         elif offset:
             options["range"] = {"offset": offset}
         try:
-            return await self._get_parts(name, options)
+            return await self._get_parts(name, options, length)
         except BaseError as error:
             if options and read_answer(error).is_past_the_end:
                 return b""
             raise
 
-    async def _get_parts(self, name: str, options: GetOptions) -> bytes:
+    async def _get_parts(self, name: str, options: GetOptions, length: int | None) -> bytes:
+        """Not more than `length` bytes, whatever the server sends."""
         async with asyncio.timeout(self._access.timeout_s):
             result = await obstore.get_async(self._store, name, options=options)
         stream = result.stream(min_chunk_size=_PART_BYTES)
         parts: list[Buffer] = []
-        while True:
+        received = 0
+        while length is None or received <= length:  # to its end, so that the connection can be used again
             part = await self._next(stream)
             if part is None:
-                return b"".join(parts)
+                break
             parts.append(part)
+            received += len(part)
             await _pause(self._download.delay_s(len(part)))
+        return b"".join(parts)[:length]
 
     async def _next(self, stream: AsyncIterator[_Result]) -> _Result | None:
         """The next thing out of a stream, None at its end; a default of `anext` does not go with obstore's streams."""
