@@ -75,6 +75,9 @@ from backthen.repository import (
 )
 
 RECENT_NODES = 4096
+RECENT_LISTED = 4096
+"""Directories that were listed, remembered beside the other nodes: whoever walks the same tree once more asks for these
+alone, as the kernel has kept the rest."""
 LISTED_MAX = 256
 """Entries that one call lists: about as many as fit into the kernel's largest request, and as a page holds."""
 
@@ -190,6 +193,7 @@ class View:
         self._owner = owner
         self._showing = showing
         self._recent: Recent[Located] = Recent(RECENT_NODES)
+        self._recent_listed: Recent[Located] = Recent(RECENT_LISTED)
         self._stored_bytes = StoredBytes(history.stored_bytes, monotonic_ns)
         self.activity = Activity(lambda: history.storage_state, monotonic_ns)
         self.near = history.blobs.near
@@ -239,7 +243,9 @@ class View:
         """
         place = self._locate(source, number)
         if isinstance(place, Located):
-            return self._open_entry(place)
+            opened = self._open_entry(place)
+            self._recent_listed.put(number, place)
+            return opened
         if isinstance(place, VirtualFile | VirtualSymlink):
             raise NotADirectory(f"{number} is not a directory")
         listing = place.listing()
@@ -437,7 +443,7 @@ class View:
                 raise Gone(f"nothing that is shown now has the number {number}")
             return place
         snapshot = self._layouts.known.snapshot(number)
-        located = self._recent.get(number)
+        located = self._recent.get(number) or self._recent_listed.get(number)
         if located is None:
             located = Located(snapshot, snapshot.tree.at(source, number - snapshot.base))
             self._recent.put(number, located)
