@@ -126,6 +126,30 @@ def measure_snapshots(world: World, snapshots: int) -> Steps:
         yield "mount: all of it", server.total
 
 
+def measure_home(world: World, snapshots: int) -> Steps:
+    """All that a home ever held, after so many days, each folder opened for the first time."""
+    world.generate("home", "--snapshots", str(snapshots))
+    past = world.bench.place.mountpoint
+    with serving(world.bench) as server:
+        _, taken = server.timed(lambda: wait_for(world.bench, server, lambda: next((past / "snapshots").iterdir())))
+        yield "mount: until it can be used", taken
+        latest = (past / "latest").resolve()
+        profile = next(latest.glob("**/.config/*"))
+        home = past / "versions" / profile.parents[1].relative_to(latest)
+        folders = {
+            "`versions`": past / "versions",
+            "the home, and those above": home,
+            "a folder of 40 folders": home / "Documents",
+            "a folder of 50 documents and more": home / "Documents/Project 07",
+            "all contents of a document": home / "Documents/Project 07/document 00000007.txt",
+            "a folder of 300 files that change each day": home / ".config" / profile.name,
+        }
+        for name, folder in folders.items():
+            _, taken = server.timed(lambda folder=folder: [entry.stat() for entry in os.scandir(folder)])  # type: ignore[misc]
+            yield f"mount: {name}", taken
+        yield "mount: all of it", server.total
+
+
 def measure_index(world: World, blobs: int) -> Steps:
     """An index of many blobs, loaded into an empty cache and used."""
     yield "writing it", world.generate("index", "--blobs", str(blobs))
@@ -139,6 +163,7 @@ KINDS: dict[str, tuple[Callable[[World, int], Steps], int]] = {
     "tree": (measure_tree, 1_000_000),
     "folder": (measure_folder, 300_000),
     "snapshots": (measure_snapshots, 2000),
+    "home": (measure_home, 2000),
     "index": (measure_index, 5_000_000),
 }
 

@@ -26,7 +26,8 @@ def growth(*arguments: str | Path, folder: Path) -> subprocess.CompletedProcess[
 
 
 @pytest.mark.parametrize(
-    ("kind", "divide", "sizes"), [("snapshots", 500, [1, 1, 2, 4]), ("index", 20_000, [31, 62, 125, 250])]
+    ("kind", "divide", "sizes"),
+    [("snapshots", 500, [1, 1, 2, 4]), ("home", 500, [1, 1, 2, 4]), ("index", 20_000, [31, 62, 125, 250])],
 )
 def test_every_step_is_measured_at_four_sizes(kind: str, divide: int, sizes: list[int], tmp_path: Path) -> None:
     if not os.access("/dev/fuse", os.R_OK | os.W_OK):
@@ -44,4 +45,4 @@ def test_every_step_is_measured_at_four_sizes(kind: str, divide: int, sizes: lis
 def test_an_unknown_kind_is_named(tmp_path: Path) -> None:
     done = growth("forest", folder=tmp_path)
     assert done.returncode == 2
-    assert "forest is not one of tree, folder, snapshots, index" in done.stderr
+    assert "forest is not one of tree, folder, snapshots, home, index" in done.stderr

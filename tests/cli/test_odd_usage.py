@@ -131,3 +131,14 @@ def test_a_mountpoint_is_named_without_the_folders_that_were_only_passed_through
     assert ".." not in str(document["log"])
     passed.rmdir()
     user.run("umount", str(document["mountpoint"]))
+
+
+@pytest.mark.parametrize(
+    "location", ["sftp:me@nas:/backups", "s3:bucket/prefix", "s3:/bucket", "rest:http://host/", "me@nas:/backups"]
+)
+def test_a_location_as_other_programs_write_it_is_no_folder(newcomer: User, location: str, tmp_path: Path) -> None:
+    done = newcomer.run("init", location, code=2, cwd=tmp_path)
+    assert "the location is not one" in done.err
+    assert location not in done.err
+    newcomer.run("-r", location, "snapshot", "list", code=2, cwd=tmp_path)
+    assert ["home"] == [path.name for path in tmp_path.iterdir()]

@@ -15,6 +15,8 @@ from tests.support.comparison import differences
 from tests.support.slow_line import SlowLine
 from tests.support.ssh_server import SshServer
 
+MIB = 1 << 20
+
 
 @pytest.fixture
 def distant(newcomer: User, ssh_server: SshServer, tmp_path: Path) -> User:
@@ -113,3 +115,45 @@ def test_an_interrupt_ends_a_call_that_hangs(distant: User, tree: Path, ssh_serv
         process.send_signal(signal.SIGINT)
         _, said = process.communicate()
         assert (process.returncode, b"Traceback" in said) == (130, False)
+
+
+def test_a_snapshot_over_a_line_that_breaks_goes_on_where_it_was(
+    distant: User, tree: Path, ssh_server: SshServer, tmp_path: Path
+) -> None:
+    distant.run("init")
+    (tree / "large").write_bytes(os.urandom(40 * MIB))
+    with SlowLine(("127.0.0.1", ssh_server.port), round_trip_s=0.001) as line:
+        ssh_server.also_at(line.port)
+        location = f"sftp://{ssh_server.user}@127.0.0.1:{line.port}{tmp_path}/stored/repository"
+        line.cut_after(24 * MIB)
+        process = subprocess.Popen(
+            [*program(), "--repository", location, "snapshot", "create", str(tree)],
+            env=distant.environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert process.stderr is not None
+        assert "trying again" in process.stderr.readline()
+        line.go()
+        _, said = process.communicate()
+        assert (process.returncode, "socket" in said) == (0, False), said
+        assert line.counts.sent < 60 * MIB
+    distant.run("check", "--read-data")
+
+
+def test_check_asks_the_storage_and_not_the_cache(distant: User, tree: Path, tmp_path: Path) -> None:
+    """What this machine stored and read is still near, and whole."""
+    distant.run("init")
+    distant.snapshot(str(tree))
+    distant.run("check", "--read-data")
+    folder = tmp_path / "stored" / "repository"
+    objects = [path for path in folder.rglob("*") if path.is_file() and path.parent.name not in ("keys", "repository")]
+    for path in objects:
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 1
+        path.write_bytes(content)
+    found = distant.run("check", "--read-data", "--json", code=13)
+    assert {str(path.relative_to(folder)) for path in objects} == {
+        event["name"] for event in found.events if event["event"] == "finding"
+    }

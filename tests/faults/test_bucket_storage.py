@@ -178,6 +178,32 @@ def test_without_credentials_nobody_is_asked(location: str, monkeypatch: pytest.
     assert caught.value.hint
 
 
+@pytest.mark.parametrize(
+    ("location", "option"),
+    [
+        ("s3://bucket", "aws_endpoint_url"),
+        ("gs://bucket", "google_base_url"),
+        ("az://bucket", "azure_storage_endpoint"),
+    ],
+)
+@pytest.mark.parametrize(
+    "endpoint",
+    ["garbage", "http://", "https://:1", "http://a b", "ftp://host", "https://key:planted@host", "https://host:x"],
+)
+def test_an_endpoint_that_is_none_is_refused(location: str, option: str, endpoint: str) -> None:
+    credentials = {
+        "aws_access_key_id": "key",
+        "aws_secret_access_key": "secret",
+        "google_metadata": "true",
+        "azure_storage_account_key": "a2V5",
+    }
+    place = BucketPlace(location[:2], "bucket", "")
+    storage = BucketStorage(place, StorageAccess(bucket_options={**credentials, option: endpoint}))
+    with pytest.raises(InvalidRequest) as refused:
+        storage.get(CONFIG_NAME)
+    assert "the endpoint is not the address of a server" == str(refused.value)
+
+
 def test_a_missing_bucket_is_not_an_empty_one(s3_server: S3Server) -> None:
     storage = open_storage("s3://nobody-made-this/prefix", s3_server.access)
     for action in (lambda: storage.get(CONFIG_NAME), lambda: list(storage.list("roots")), storage.create):

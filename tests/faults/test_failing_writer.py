@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from backthen.repository import format as fmt
-from backthen.repository.crypto import BlobKind
+from backthen.repository.crypto import BlobKind, PackCipher
 from backthen.repository.errors import RepositoryError, StorageError
 from backthen.repository.objects import index_orphans, orphans, writer
 from backthen.repository.objects.reader import BlobReader
-from backthen.repository.packs import BlobRecord, PackBuilder, Segment, builder, make_run
+from backthen.repository.packs import BlobRecord, PackBuilder, Segment, make_run
 from tests.support.blob_client import Client, new_storage
 from tests.support.built_packs import random_bytes
 from tests.support.fixed_keys import fixed_keys
@@ -90,19 +90,19 @@ def test_a_pack_that_holds_part_of_a_blob_is_never_finished(tmp_path: Path, monk
     data = random_bytes(600_000)
     record = BlobRecord(BlobKind.CHUNK, KEYS.blob_id(BlobKind.CHUNK, data), len(data))
     unit = make_run(data, record)
-    real = builder._seal_verified
-    sealed: list[bytes] = []
+    real = PackCipher.seal_into
+    sealed: list[int] = []
 
-    def seal(*arguments: object, **options: object) -> bytes:
+    def seal(cipher: PackCipher, number: int, plaintext: bytes, target: memoryview, *, last: bool = False) -> None:
         if len(sealed) == 2:
             raise MemoryError
-        sealed.append(real(*arguments, **options))  # type: ignore[arg-type]
-        return sealed[-1]
+        sealed.append(number)
+        real(cipher, number, plaintext, target, last=last)
 
     with (tmp_path / "pack").open("wb") as file:
         pack = PackBuilder(KEYS, fmt.PACK_CLASS_DATA, tmp_path / "pack", file)
         with monkeypatch.context() as patch:
-            patch.setattr(builder, "_seal_verified", seal)
+            patch.setattr(PackCipher, "seal_into", seal)
             with pytest.raises(MemoryError):
                 pack.add(unit)
         with pytest.raises(MemoryError):

@@ -225,6 +225,8 @@ def test_the_cleaner_tells_the_living_from_the_dead(root: Path) -> None:
     storage.put(NAME, DATA)
     dead, living, folder = storage.spool / "put-dead", storage.spool / "pack-living", storage.spool / "folder"
     dead.write_bytes(b"half of an obj")
+    remote = storage.spool / "far-living"
+    remote.write_bytes(b"half of an object that comes by SFTP")
     folder.mkdir()
     with living.open("wb") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
@@ -232,6 +234,7 @@ def test_the_cleaner_tells_the_living_from_the_dead(root: Path) -> None:
         assert (dead.exists(), living.exists(), folder.exists()) == (False, True, True)
     assert storage.remove_abandoned_spool() == 1
     assert not living.exists()
+    assert remote.exists()
     assert storage.get(NAME) == DATA
 
 

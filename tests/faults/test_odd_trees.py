@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
 from pathlib import Path
 
 import msgspec
@@ -31,7 +32,7 @@ from backthen.repository import (
 )
 from backthen.repository.backup import entries, parents, snapshot
 from backthen.repository.model.entry import Entry
-from backthen.repository.source import FileReplaced, OwnerNames, make_entry, open_file, stretches
+from backthen.repository.source import FileReplaced, OwnerNames, make_entry, open_file, stretches, walk
 from backthen.repository.source.walk import Directory
 
 CLIENT = Client("h", "u", "p")
@@ -174,6 +175,71 @@ def test_a_link_group_is_saved_through_a_later_name_when_the_first_is_gone(
     assert [os.fsencode(tree / name) for name in "ab"] == telling.problems
 
 
+class Removing(Silent):
+    """Removes a file while the one before it is saved."""
+
+    def __init__(self, path: Path, after: Path) -> None:
+        self._path = path
+        self._after = os.fsencode(after)
+        self.problems: list[bytes] = []
+
+    def advance(self, *, files: int = 0, size: int = 0, current: bytes = b"") -> None:
+        if files and current == self._after:
+            self._path.unlink()
+
+    def problem(self, path: bytes, message: str) -> None:
+        self.problems.append(path)
+
+
+@pytest.mark.parametrize("is_link_group", [False, True])
+def test_a_file_that_disappears_after_it_was_looked_at_is_passed_over(
+    repository: Repository, home: Path, *, is_link_group: bool
+) -> None:
+    tree = home / "tree"
+    tree.mkdir(parents=True)
+    for name in "abc":
+        (tree / name).write_bytes(name.encode())
+    if is_link_group:
+        os.link(tree / "b", home / "elsewhere")
+    removing = Removing(tree / "b", after=tree / "a")
+    with repository:
+        report = create_snapshot(repository, SnapshotRequest((os.fsencode(tree),), "host"), removing)
+        (info,) = repository.snapshots()
+        folder = repository.tree(info).resolve(repository.blobs.source, os.fsencode(tree))
+        names = [node.name for node in repository.tree(info).children(repository.blobs.source, folder)]
+    assert [b"a", b"c"] == names
+    assert (2, 0) == (report.statistics.files, report.statistics.errors)
+    assert [] == removing.problems
+
+
+@pytest.mark.parametrize("changed", ["a000", "a150", "z149", "gone a010", "new a0105"])
+def test_a_folder_in_which_one_name_differs_is_the_one_a_first_snapshot_finds(
+    repository: Repository, home: Path, changed: str
+) -> None:
+    """What is taken over from a parent in stretches must not lose, double or reorder a name."""
+    tree = home / "tree"
+    tree.mkdir(parents=True)
+    for letter in "az":
+        for number in range(200):
+            (tree / f"{letter}{number:03}").write_bytes(f"{letter}{number}".encode())
+    (tree / "m folder").mkdir()
+    (tree / "m folder" / "below").write_bytes(b"below")
+    os.link(tree / "a100", tree / "a100 again")
+    wait_for_the_clock()
+    with repository:
+        save(repository, tree)
+        how, _, name = changed.rpartition(" ")
+        if how == "gone":
+            (tree / name).unlink()
+        else:
+            (tree / name).write_bytes(b"different")
+        again = save(repository, tree)
+        first = create_snapshot(repository, SnapshotRequest((os.fsencode(tree),), "host", find_parent=False), Silent())
+        pages = [find(repository, report.id, tree).entry.page for report in (again, first)]
+    assert pages[0] == pages[1]
+    assert 1 >= again.statistics.files_new + again.statistics.files_changed
+
+
 def test_an_unfinished_run_is_taken_up_at_its_last_checkpoint_also_within_one_folder(
     repository: Repository, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -188,7 +254,7 @@ def test_an_unfinished_run_is_taken_up_at_its_last_checkpoint_also_within_one_fo
     with repository:
         with monkeypatch.context() as patch:
             patch.setattr(snapshot, "_CHECKPOINT_NS", -1)
-            patch.setattr(snapshot, "_ENTRIES_BETWEEN_LOOKS", 1)
+            patch.setattr(sys.modules[walk.__module__], "_ITEMS_MAX", 1)
             with pytest.raises(KeyboardInterrupt):
                 create_snapshot(repository, request, Stopping(tree / names[-1]))
         unlogged = repository.catalog.partial_roots(repository.survey().unlogged, "host", request.paths)

@@ -450,8 +450,9 @@ def test_only_what_is_a_day_old_by_the_servers_clock_is_abandoned(ssh_server: Ss
         storage.put(CONFIG_NAME, b"content")
         spool = tmp_path / "repository" / "tmp"
         now_s = (tmp_path / "repository" / "config").stat().st_mtime
-        for name, age_s in (("put-old", DAY_S + 60), ("put-young", DAY_S - 60), ("put-new", 0)):
+        ages_s = {"far-old": DAY_S + 60, "far-young": DAY_S - 60, "far-new": 0, "pack-of-a-local-writer": DAY_S + 60}
+        for name, age_s in ages_s.items():
             (spool / name).write_bytes(b"half")
             os.utime(spool / name, (now_s - age_s, now_s - age_s))
         assert storage.remove_abandoned_spool() == 1
-        assert {path.name for path in spool.iterdir()} == {"put-young", "put-new"}
+        assert {path.name for path in spool.iterdir()} == {"far-young", "far-new", "pack-of-a-local-writer"}

@@ -34,6 +34,13 @@ class CipherRecord:
             def decrypt(self, nonce: bytes, data: _Data, associated: bytes | None) -> bytes:
                 return self._cipher.decrypt(nonce, data, associated)
 
+            def encrypt_into(self, nonce: bytes, data: _Data, associated: bytes | None, target: memoryview) -> int:
+                record.uses[self._key, bytes(nonce)] += 1
+                return self._cipher.encrypt_into(nonce, data, associated, target)
+
+            def decrypt_into(self, nonce: bytes, data: _Data, associated: bytes | None, target: memoryview) -> int:
+                return self._cipher.decrypt_into(nonce, data, associated, target)
+
         for module in (packs, sealed, slots, spill):
             monkeypatch.setattr(module, "AESGCM", Watched)
 

@@ -4,6 +4,7 @@ python -m tests.support.generator tree DIR --files 1000000 --folders 20000
 python -m tests.support.generator folder DIR --files 300000
 python -m tests.support.generator sparse FILE --bytes 100000000000
 python -m tests.support.generator snapshots REPOSITORY --snapshots 2000
+python -m tests.support.generator home REPOSITORY --snapshots 2000
 python -m tests.support.generator index REPOSITORY --blobs 5000000
 
 A repository is made anew, and opens with the password that PASSWORD is.
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import random
 import struct
 import tempfile
 from collections.abc import Iterator
@@ -41,6 +43,9 @@ _CONTENT_BYTES = 200
 _SPARSE_STEPS = 1000
 _SPARSE_DATA_BYTES = 4096
 _HISTORY_FILES = 20
+_HOME_FOLDERS = {"Documents/Project": (40, 50), "Pictures/Album": (30, 60), ".config/profile": (1, 300)}
+"""The folders of a home: how many, and how many files each has at first."""
+_PROFILE_FILES_CHANGED = 30
 _BLOBS_PER_PACK = 8192
 _BLOBS_PER_SEGMENT = 64
 _PACKS_PER_INDEX = 8
@@ -78,6 +83,31 @@ def make_history(folder: Path, *, snapshots: int) -> None:
         request = SnapshotRequest(paths=(os.fsencode(source),), host="growth")
         for number in range(snapshots):
             (source / "diary.txt").write_text(f"day {number}\n" * 20)
+            create_snapshot(repository, request, Silent())
+
+
+def make_home_history(folder: Path, *, snapshots: int) -> None:
+    """A repository with so many snapshots of a home of 4,100 files, day by day.
+
+    Each day some documents are rewritten and one is given up, a document and a picture are new, and a program keeps its
+    state in a folder of files of which a tenth changes.
+    """
+    rng = random.Random(1)
+    with _new_repository(folder) as repository, tempfile.TemporaryDirectory(prefix="backthen-history.") as made:
+        home = Path(made) / "home" / "me"
+        for name, (count, files) in _HOME_FOLDERS.items():
+            for number in range(count):
+                make_folder(home / f"{name} {number:02d}", files=files)
+        request = SnapshotRequest(paths=(os.fsencode(home),), host="growth")
+        documents, pictures = (sorted((home / name).iterdir()) for name in ("Documents", "Pictures"))
+        profile = sorted((home / ".config/profile 00").iterdir())
+        for day in range(snapshots):
+            project = rng.choice(documents)
+            for path in [*rng.sample(sorted(project.iterdir()), 8), *rng.sample(profile, _PROFILE_FILES_CHANGED)]:
+                path.write_text(f"day {day}\n" * 20)
+            rng.choice(sorted(project.iterdir())).unlink()
+            for path in (project / f"new of day {day:04d}.txt", rng.choice(pictures) / f"picture {day:04d}.jpg"):
+                path.write_text(f"made on day {day}\n")
             create_snapshot(repository, request, Silent())
 
 
@@ -131,7 +161,7 @@ def _fill(folder: Path, count: int, number: int) -> int:
 def main() -> None:
     """Make what the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("tree", "folder", "sparse", "snapshots", "index"))
+    parser.add_argument("what", choices=("tree", "folder", "sparse", "snapshots", "home", "index"))
     parser.add_argument("target", type=Path)
     parser.add_argument("--files", type=int, default=1_000_000)
     parser.add_argument("--folders", type=int, default=20_000)
@@ -147,6 +177,8 @@ def main() -> None:
         make_sparse(arguments.target, size_bytes=arguments.bytes)
     elif arguments.what == "snapshots":
         make_history(arguments.target, snapshots=arguments.snapshots)
+    elif arguments.what == "home":
+        make_home_history(arguments.target, snapshots=arguments.snapshots)
     else:
         make_index(arguments.target, blobs=arguments.blobs)
 

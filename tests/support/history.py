@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import blake3
@@ -47,6 +47,7 @@ class MemoryBlobs:
         gates: blobs that the blocking source gives only when the event is set.
         expected: blobs that were said to be read soon.
         expects_max: how many of those are taken; all, when it is None.
+        eagerness: see `BlobSource.eagerness`.
     """
 
     damaged: set[BlobId] = field(default_factory=set)
@@ -54,6 +55,7 @@ class MemoryBlobs:
     gates: dict[BlobId, threading.Event] = field(default_factory=dict)
     expected: list[BlobId] = field(default_factory=list)
     expects_max: int | None = None
+    eagerness: int = 1
     _data: dict[BlobId, bytes] = field(default_factory=dict)
     _pages: dict[BlobId, Page] = field(default_factory=dict)
 
@@ -112,6 +114,17 @@ class _MemorySource:
     def read(self, ref: BlobRef, offset: int = 0, length: int | None = None) -> bytes | memoryview:
         data = self.blobs.find(ref, is_near=self.is_near)
         return memoryview(data)[offset : None if length is None else offset + length]
+
+    def segment_of(self, ref: BlobRef) -> Hashable:
+        return ref.id
+
+    def read_together(self, refs: Sequence[BlobRef]) -> list[bytes | memoryview]:
+        return [self.read(ref) for ref in refs]
+
+    @property
+    def eagerness(self) -> int:
+        """See `BlobSource.eagerness`."""
+        return self.blobs.eagerness
 
     def expect(self, ref: BlobRef) -> bool:
         if len(self.blobs.expected) == self.blobs.expects_max:

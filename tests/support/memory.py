@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -28,6 +28,7 @@ from backthen.repository.source import (
     EnterDirectory,
     ExclusionRules,
     Item,
+    Items,
     LeaveDirectory,
     OwnerNames,
     Problem,
@@ -79,6 +80,11 @@ class MemoryBlobs:
         self.damaged.add(id_)
         self._pages.clear()
 
+    @property
+    def eagerness(self) -> int:
+        """See `BlobSource.eagerness`."""
+        return 1
+
     def expect(self, ref: BlobRef) -> bool:
         """See `BlobSource.expect`."""
         return True
@@ -98,6 +104,14 @@ class MemoryBlobs:
         self.reads.append(ref.id)
         data = memoryview(self._find(ref))
         return data[offset:] if length is None else data[offset : offset + length]
+
+    def segment_of(self, ref: BlobRef) -> Hashable:
+        """See `BlobSource.segment_of`: four blobs that were put one after another."""
+        return list(self.blobs).index(ref.id) // 4 if ref.id in self.blobs else None
+
+    def read_together(self, refs: Sequence[BlobRef]) -> list[bytes | memoryview]:
+        """See `BlobSource.read_together`."""
+        return [self.read(ref) for ref in refs]
 
     def _find(self, ref: BlobRef) -> bytes:
         if ref.id in self.damaged:
@@ -142,8 +156,9 @@ class MemorySaver:
                 if stack:
                     stack[-1][1].add(entry, entry.name, count=1 + entry.below, size=entry.size)
             else:
-                entry = self._problem(event) if isinstance(event, Problem) else self._name(event)
-                stack[-1][1].add(entry, entry.name, count=1 + entry.below, size=entry.size)
+                names = map(self._name, event.one_by_one()) if isinstance(event, Items) else (self._problem(event),)
+                for entry in names:
+                    stack[-1][1].add(entry, entry.name, count=1 + entry.below, size=entry.size)
         assert top is not None
         return self._snapshot(top, saved.paths)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Sequence
 
 from backthen.repository.crypto import BlobKind, RepositoryKeys
 from backthen.repository.model.entry import BlobRef
@@ -39,6 +39,19 @@ class PageBlobs:
         """See `BlobSource.read`."""
         data = memoryview(self.pages[ref.id])
         return data[offset:] if length is None else data[offset : offset + length]
+
+    def segment_of(self, ref: BlobRef) -> Hashable:
+        """See `BlobSource.segment_of`: each blob has its own."""
+        return ref.id
+
+    def read_together(self, refs: Sequence[BlobRef]) -> list[bytes | memoryview]:
+        """See `BlobSource.read_together`."""
+        return [self.read(ref) for ref in refs]
+
+    @property
+    def eagerness(self) -> int:
+        """See `BlobSource.eagerness`."""
+        return 1
 
     def expect(self, ref: BlobRef) -> bool:
         """See `BlobSource.expect`."""

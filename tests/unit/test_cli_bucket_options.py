@@ -75,7 +75,7 @@ def test_what_is_more_exact_wins() -> None:
 @pytest.mark.parametrize("missing", sorted(KEYS))
 def test_half_a_key_is_refused(missing: str) -> None:
     error = _refusal({name: value for name, value in KEYS.items() if name != missing})
-    assert missing.lower() in str(error)
+    assert f"the environment has half a key: {missing} is missing" == str(error)
 
 
 def test_a_profile_out_of_two_files(home: Path) -> None:

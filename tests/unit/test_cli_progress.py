@@ -152,3 +152,15 @@ def test_quiet_events_are_problems_alone(capsys: pytest.CaptureFixture[str]) -> 
     clock.now += 10
     listener.advance(files=1)
     assert capsys.readouterr().out == ""
+
+
+def test_what_is_sent_is_shown_beside_what_is_read(capsys: pytest.CaptureFixture[str]) -> None:
+    clock = Clock()
+    for listener in (ConsoleReporter(draws=True, clock=clock), EventReporter(progress=True, clock=clock)):
+        listener.watch_sent(lambda: 2048)
+        listener.start("save", bytes_total=8192)
+        clock.now += 4
+        listener.advance(files=3, size=4096)
+    shown = capsys.readouterr()
+    assert "Saving: 3 files, 4.0 KiB of 8.0 KiB, 1.0 KiB/s, 2.0 KiB sent, 4 s left" in shown.err
+    assert 2048 == json.loads(shown.out)["bytes_sent"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from backthen.repository import Entry, EntryType, PathNotFound, SnapshotTree, read_file
+from backthen.repository import Entry, EntryType, PathNotFound, SnapshotTree, TamperedError, read_file
 from backthen.repository.history import (
     Past,
     count_contents,
@@ -174,3 +174,17 @@ def test_equal_pages_are_read_once(world: World, monkeypatch: pytest.MonkeyPatch
     read.clear()
     assert 3000 == len(union_children(source, trees, same_past))
     assert len(leaves) == len({id(each) for each in read if each.level == 0}) + 19
+
+
+def test_damage_below_a_name_does_not_hide_the_name(world: World) -> None:
+    for content in (b"one", b"two"):
+        world.add(Folder({b"dir": Folder({b"deeper": Folder({b"a": world.file(content)})})}))
+    deeper = world.trees[1].resolve(world.history.blobs.source, b"dir/deeper").entry
+    assert deeper.page is not None
+    world.history.blobs.damaged.add(deeper.page.id)
+
+    assert [b"dir"] == world.names(b"")
+    assert [b"deeper"] == world.names(b"dir")
+    assert 2 == len(world.past(b"dir/deeper").folders)
+    with pytest.raises(TamperedError):
+        world.names(b"dir/deeper")

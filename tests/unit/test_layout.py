@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from backthen import repository
+
 ROOT = Path(__file__).resolve().parents[2]
 SOURCE_ROOTS = (ROOT / "repository", ROOT / "fsmount", ROOT / "cli")
 CODE_FOLDERS = (*SOURCE_ROOTS, ROOT / "tests", ROOT / "ci")
@@ -37,3 +39,8 @@ def test_every_folder_of_a_package_has_an_init_file() -> None:
 def test_no_code_file_is_long() -> None:
     lengths = {str(path.relative_to(ROOT)): len(path.read_bytes().splitlines()) for path in code_files()}
     assert {} == {name: length for name, length in lengths.items() if length > LINES_MAX}
+
+
+def test_everything_that_the_engine_offers_can_be_had() -> None:
+    """What is imported when it is asked for is named twice: for the type checker, and for the import."""
+    assert [] == [name for name in repository.__all__ if not hasattr(repository, name)]

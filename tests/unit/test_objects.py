@@ -13,7 +13,9 @@ import pytest
 from backthen.repository import format as fmt
 from backthen.repository.crypto import BlobKind
 from backthen.repository.errors import (
+    MalformedError,
     MissingError,
+    StorageError,
     TamperedError,
 )
 from backthen.repository.ids import BlobId
@@ -25,7 +27,7 @@ from backthen.repository.objects import (
     refresh_index,
     writer,
 )
-from backthen.repository.storage import LocalStorage, pack_name
+from backthen.repository.storage import LocalStorage, RetryingStorage, pack_name
 from tests.support.blob_client import (
     Client,
     flip_bit,
@@ -36,6 +38,8 @@ from tests.support.blob_client import (
 from tests.support.built_packs import random_bytes
 from tests.support.cipher_record import CipherRecord
 from tests.support.fixed_keys import fixed_keys
+from tests.support.flaky_storage import FlakyStorage
+from tests.support.memory_storage import MemoryStorage
 from tests.support.onlooker import wait_until
 
 KEYS = fixed_keys()
@@ -238,6 +242,44 @@ def test_the_neighbours_of_a_blob_are_near(client: Client) -> None:
     assert [b"neighbour %d" % number for number in range(100)] == [bytes(client.reader.near.read(ref)) for ref in refs]
 
 
+def test_a_segment_that_is_read_whole_is_not_kept(client: Client) -> None:
+    blobs = [b"%d" % number * 1000 for number in range(20)]
+    refs = client.put(*blobs)
+    source, near = client.reader.source, client.reader.near
+    assert 1 == len({source.segment_of(ref) for ref in refs})
+    assert blobs == [bytes(blob) for blob in source.read_together(refs)]
+    with pytest.raises(NotInMemory):
+        near.read_together(refs)
+    assert blobs[:19] == [bytes(blob) for blob in source.read_together(refs[:19])]
+    assert blobs == [bytes(blob) for blob in near.read_together(refs)]
+
+
+def test_blobs_of_several_segments_can_be_read_together(client: Client, other: Client) -> None:
+    blobs = [random_bytes(size, size) for size in SIZES]
+    refs = client.put(*blobs)
+    assert blobs == [bytes(blob) for blob in client.reader.source.read_together(refs)]
+    assert other.reader.source.segment_of(refs[0]) is None
+    assert blobs == [bytes(blob) for blob in other.reader.source.read_together(refs)]
+
+
+def test_a_copy_is_read_where_a_segment_that_is_read_whole_is_damaged(client: Client, other: Client) -> None:
+    blobs = [b"%d" % number * 1000 for number in range(20)]
+    refs = client.put(*blobs)
+    ((first, _),) = client.packs()
+    other.put(*blobs)  # it does not know of the other's index, and stores a pack of its own
+    refresh_index(client.storage, KEYS, client.index)
+    flip_bit(pack_path(client.storage, first), 100)
+    assert blobs == [bytes(blob) for blob in client.reader.source.read_together(refs)]
+
+
+def test_a_segment_that_is_read_whole_must_hold_what_is_asked_for(client: Client) -> None:
+    blobs = [b"%d" % number * 1000 for number in range(3)]
+    refs = client.put(*blobs)
+    wrong = BlobRef(refs[1].id, refs[1].length + 1)
+    with pytest.raises(MalformedError):
+        client.reader.source.read_together([refs[0], wrong, refs[2]])
+
+
 @pytest.mark.parametrize("size", [1000, 2 << 20])
 def test_what_is_expected_comes_near_unasked(client: Client, size: int) -> None:
     blob = random_bytes(size)
@@ -310,3 +352,29 @@ def test_many_threads_read_at_once(client: Client) -> None:
     for thread in threads:
         thread.join()
     assert [] == wrong
+
+
+def test_who_is_interrupted_does_not_wait_for_the_storage(tmp_path: Path) -> None:
+    flaky = FlakyStorage(MemoryStorage())
+    pausing = threading.Event()
+
+    def wait(closed: threading.Event, _: float) -> bool:
+        pausing.set()
+        return closed.wait()
+
+    with Client(RetryingStorage(flaky, wait=wait), tmp_path / "client") as client:
+        with pytest.raises(KeyboardInterrupt), client.writer() as own:
+            flaky.fail()
+            own.put(BlobKind.CHUNK, random_bytes(100_000))
+            flushing = threading.Thread(target=_flush, args=(own,))
+            flushing.start()
+            pausing.wait()
+            raise KeyboardInterrupt
+        flushing.join()
+    assert "close" in flaky.calls
+    assert [] == list(flaky.list("packs"))
+
+
+def _flush(own: writer.BlobWriter) -> None:
+    with suppress(StorageError):
+        own.flush()

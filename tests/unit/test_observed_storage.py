@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from typing_extensions import Buffer
@@ -70,8 +71,8 @@ def test_it_is_silent_from_the_first_call_that_nothing_answers(moody: Moody, wat
     moody.now_ns = 500
     watched.get(CONFIG_NAME)
     _, during = moody.seen_during
-    assert during == StorageState(1, 0, 1, 500, None, "")
-    assert watched.state == StorageState(2, 7, 0, None, None, "")
+    assert during == StorageState(1, 0, 1, 500, None, "", bytes_sent=7)
+    assert watched.state == StorageState(2, 7, 0, None, None, "", bytes_sent=7)
 
 
 def test_a_call_that_is_answered_ends_the_silence_of_all(moody: Moody, watched: ObservedStorage) -> None:
@@ -105,3 +106,14 @@ def test_what_is_there_already_is_no_failure(watched: ObservedStorage) -> None:
     with pytest.raises(ObjectExists):
         watched.put(CONFIG_NAME, b"")
     assert watched.state.failing_since_ns is None
+
+
+def test_what_was_stored_is_counted_as_sent(moody: Moody, watched: ObservedStorage, tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_bytes(bytes(1000))
+    watched.put_file(NAME, file)
+    assert 1000 == watched.state.bytes_sent
+    file.write_bytes(bytes(1000))
+    with pytest.raises(ObjectExists):
+        watched.put_file(NAME, file)
+    assert 1000 == watched.state.bytes_sent

@@ -112,7 +112,7 @@ def test_a_full_disk_ends_the_restore(work: Work, monkeypatch: pytest.MonkeyPatc
     def full(*arguments: object) -> int:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(os, "pwrite", full)
+    monkeypatch.setattr(os, "pwritev", full)
     with pytest.raises(TargetError):
         work.restore()
     assert [] == os.listdir(work.target)

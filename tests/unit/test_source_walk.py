@@ -6,7 +6,9 @@ import os
 import resource
 import stat
 import subprocess
-from collections.abc import Iterator
+import sys
+from collections.abc import Generator, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -14,15 +16,17 @@ import pytest
 from backthen.repository.errors import InvalidRequest, PathNotFound
 from backthen.repository.source import (
     EnterDirectory,
-    Event,
     ExclusionRules,
     Item,
+    Items,
     LeaveDirectory,
     Problem,
+    SavedPaths,
     Spill,
     saved_paths,
     walk,
 )
+from backthen.repository.source.walk import DESCRIPTORS_MAX
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="mounts and other users need root")
 _SIGNATURE = b"Signature: 8a477f597d28d172789f06886806bc55"
@@ -40,7 +44,25 @@ def top(tmp_path: Path) -> Path:
     return folder
 
 
-def _below(top: Path, events: Iterator[Event]) -> list[bytes]:
+def _walk(
+    paths: SavedPaths,
+    spill: Spill,
+    *,
+    rules: ExclusionRules | None = None,
+    one_file_system: bool = False,
+    descriptors_max: int = DESCRIPTORS_MAX,
+) -> Generator[EnterDirectory | Item | Problem | LeaveDirectory]:
+    """The walk, item by item."""
+    walked = walk(paths, spill, rules=rules, one_file_system=one_file_system, descriptors_max=descriptors_max)
+    with closing(walked) as events:
+        for event in events:
+            if isinstance(event, Items):
+                yield from event.one_by_one()
+            else:
+                yield event
+
+
+def _below(top: Path, events: Iterator[EnterDirectory | Item | Problem | LeaveDirectory]) -> list[bytes]:
     """Names below `top` in the order of the walk, directories with a slash."""
     start = os.fsencode(top) + b"/"
     shown = []
@@ -63,12 +85,12 @@ def test_names_come_depth_first_in_raw_byte_order(top: Path, spill: Spill) -> No
     _make(top, "b", "a/z", "a/\udcff", "a-b", "a.b/c", "B")
     expected = [b"B", b"a/", b"a/z", b"a/\xff", b"a-b", b"a.b/", b"a.b/c", b"b"]
     assert sorted(os.listdir(os.fsencode(top))) == [b"B", b"a", b"a-b", b"a.b", b"b"]
-    assert expected == _below(top, walk(saved_paths([os.fsencode(top)]), spill))
+    assert expected == _below(top, _walk(saved_paths([os.fsencode(top)]), spill))
 
 
 def test_directories_above_are_entered_for_the_needed_names_alone(top: Path, spill: Spill) -> None:
     _make(top, "kept/a", "other/b")
-    events = list(walk(saved_paths([os.fsencode(top / "kept")]), spill))
+    events = list(_walk(saved_paths([os.fsencode(top / "kept")]), spill))
     entered = [event.path for event in events if isinstance(event, EnterDirectory)]
     parts = os.fsencode(top / "kept").split(b"/")
     assert [b"/".join(parts[:depth]) or b"/" for depth in range(1, len(parts) + 1)] == entered
@@ -79,11 +101,11 @@ def test_directories_above_are_entered_for_the_needed_names_alone(top: Path, spi
 def test_every_directory_is_left_and_every_descriptor_closed(top: Path, spill: Spill) -> None:
     _make(top, "a/b/c/d", "a/e")
     before = os.listdir("/proc/self/fd")
-    events = list(walk(saved_paths([os.fsencode(top)]), spill))
+    events = list(_walk(saved_paths([os.fsencode(top)]), spill))
     entered = sum(isinstance(event, EnterDirectory) for event in events)
     left = sum(isinstance(event, LeaveDirectory) for event in events)
     assert entered == left
-    half = walk(saved_paths([os.fsencode(top)]), spill)
+    half = _walk(saved_paths([os.fsencode(top)]), spill)
     for _ in range(6):
         next(half)
     half.close()
@@ -96,7 +118,7 @@ def test_nested_and_repeated_paths_are_walked_once(top: Path, spill: Spill) -> N
         [os.fsencode(top / "a" / "b"), os.fsencode(top), os.fsencode(top) + b"//a/../a", os.fsencode(top)]
     )
     assert tuple(os.fsencode(path) for path in (top, top / "a", top / "a" / "b")) == paths.paths
-    assert [b"a/", b"a/b/", b"a/b/c", b"a/d"] == _below(top, walk(paths, spill))
+    assert [b"a/", b"a/b/", b"a/b/c", b"a/d"] == _below(top, _walk(paths, spill))
 
 
 def test_a_link_at_the_end_of_a_path_is_saved_and_one_before_it_resolved(top: Path, spill: Spill) -> None:
@@ -106,7 +128,7 @@ def test_a_link_at_the_end_of_a_path_is_saved_and_one_before_it_resolved(top: Pa
     assert (os.fsencode(top / "link"),) == saved_paths([os.fsencode(top / "link") + b"/"]).paths
     assert (os.fsencode(top / "real" / "file"),) == saved_paths([os.fsencode(top / "link" / "file")]).paths
     assert (os.fsencode(top / "real"),) == saved_paths([os.fsencode(top / "link") + b"/."]).paths
-    items = [event for event in walk(saved_paths([os.fsencode(top / "link")]), spill) if isinstance(event, Item)]
+    items = [event for event in _walk(saved_paths([os.fsencode(top / "link")]), spill) if isinstance(event, Item)]
     assert [b"link"] == [item.name for item in items]
 
 
@@ -130,7 +152,7 @@ def test_no_path_is_refused() -> None:
 
 def test_a_directory_swapped_for_a_link_is_not_followed(top: Path, spill: Spill) -> None:
     _make(top, "a/first", "b/inside", "secret/file")
-    events = walk(saved_paths([os.fsencode(top)]), spill)
+    events = _walk(saved_paths([os.fsencode(top)]), spill)
     for event in events:
         if isinstance(event, Item) and event.name == b"first":
             (top / "b").rename(top / "was b")
@@ -153,7 +175,7 @@ def test_a_directory_swapped_after_it_was_looked_at_is_a_problem(
         return opened(path, flags, mode, dir_fd=dir_fd)
 
     monkeypatch.setattr(os, "open", swap_then_open)
-    problems = [event for event in walk(saved_paths([os.fsencode(top)]), spill) if isinstance(event, Problem)]
+    problems = [event for event in _walk(saved_paths([os.fsencode(top)]), spill) if isinstance(event, Problem)]
     assert [(b"a", "it was replaced while the folder was read")] == [(event.name, event.message) for event in problems]
 
 
@@ -170,7 +192,7 @@ def test_ten_thousand_levels_are_walked_with_few_descriptors(top: Path, spill: S
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 80, hard))
     try:
-        events = list(walk(saved_paths([os.fsencode(top)]), spill))
+        events = list(_walk(saved_paths([os.fsencode(top)]), spill))
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         subprocess.run(["rm", "-rf", str(top)], check=True)
@@ -183,7 +205,7 @@ def test_ten_thousand_levels_are_walked_with_few_descriptors(top: Path, spill: S
 
 def test_names_after_a_deep_directory_are_found_though_it_was_moved(top: Path, spill: Spill) -> None:
     _make(top, "a/a/a/a/z", "a/a/a/z", "a/a/z", "a/z", "z")
-    events = walk(saved_paths([os.fsencode(top)]), spill, descriptors_max=2)
+    events = _walk(saved_paths([os.fsencode(top)]), spill, descriptors_max=2)
     seen: list[bytes] = []
     for event in events:
         if isinstance(event, Item):
@@ -200,7 +222,7 @@ def test_a_closed_directory_that_was_moved_away_is_left_with_an_error(top: Path,
     elsewhere.mkdir()
     errors: list[bytes] = []
     seen: list[bytes] = []
-    for event in walk(saved_paths([os.fsencode(top)]), spill, descriptors_max=1):
+    for event in _walk(saved_paths([os.fsencode(top)]), spill, descriptors_max=1):
         if isinstance(event, Item):
             if not seen:
                 (top / "a" / "a" / "a" / "a").rename(elsewhere / "one")
@@ -221,7 +243,7 @@ def test_an_unreadable_directory_is_a_problem_and_the_rest_is_walked(top: Path, 
             folder.chmod(folder.stat().st_mode | 0o055)
     os.seteuid(65534)
     try:
-        events = list(walk(saved_paths([os.fsencode(top)]), spill))
+        events = list(_walk(saved_paths([os.fsencode(top)]), spill))
     finally:
         os.seteuid(0)
     (problem,) = [event for event in events if isinstance(event, Problem)]
@@ -237,17 +259,17 @@ def test_another_file_system_is_saved_as_an_empty_directory(top: Path, spill: Sp
     try:
         (top / "mounted" / "inside").touch()
         paths = saved_paths([os.fsencode(top)])
-        assert [b"a", b"mounted", b"z"] == _below(top, walk(paths, spill, one_file_system=True))
-        assert [b"a", b"mounted/", b"mounted/inside", b"z"] == _below(top, walk(paths, spill))
+        assert [b"a", b"mounted", b"z"] == _below(top, _walk(paths, spill, one_file_system=True))
+        assert [b"a", b"mounted/", b"mounted/inside", b"z"] == _below(top, _walk(paths, spill))
         named = saved_paths([os.fsencode(top), os.fsencode(top / "mounted")])
-        assert [b"a", b"mounted/", b"mounted/inside", b"z"] == _below(top, walk(named, spill, one_file_system=True))
+        assert [b"a", b"mounted/", b"mounted/inside", b"z"] == _below(top, _walk(named, spill, one_file_system=True))
     finally:
         subprocess.run(["umount", str(top / "mounted")], check=True)
 
 
 def _kept(top: Path, spill: Spill, rules: ExclusionRules, *paths: Path) -> list[bytes]:
     saved = saved_paths([os.fsencode(path) for path in paths or (top,)])
-    return _below(top, walk(saved, spill, rules=rules))
+    return _below(top, _walk(saved, spill, rules=rules))
 
 
 def test_patterns_are_anchored_at_each_path(top: Path, spill: Spill) -> None:
@@ -301,10 +323,13 @@ def test_a_marker_must_be_a_name(name: bytes) -> None:
         ExclusionRules(if_present=(name,))
 
 
-def test_a_file_that_disappears_is_passed_over_silently(top: Path, spill: Spill) -> None:
+def test_a_file_that_disappears_is_passed_over_silently(
+    top: Path, spill: Spill, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.modules[walk.__module__], "_ITEMS_MAX", 1)
     _make(top, "a", "b", "c")
     seen = []
-    for event in walk(saved_paths([os.fsencode(top)]), spill):
+    for event in _walk(saved_paths([os.fsencode(top)]), spill):
         if isinstance(event, Item):
             seen.append(event.name)
             (top / "b").unlink(missing_ok=True)

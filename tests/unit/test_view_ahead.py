@@ -109,3 +109,13 @@ def test_a_list_that_is_not_in_memory_is_not_waited_for(scene: Scene) -> None:
 def test_nothing_is_looked_up_for_a_file_that_one_request_covers(scene: Scene) -> None:
     scene.read(0, CHUNKS * MIB)
     assert [] == scene.blobs.expected
+
+
+def test_from_afar_more_is_expected_than_was_read(scene: Scene) -> None:
+    scene.blobs.eagerness = 8
+    scene.read(0, MIB // 8)
+    assert set() == scene.expected()
+    scene.read(MIB // 8, MIB // 8)
+    assert set(range(3)) == scene.expected()
+    scene.read(MIB // 4, MIB)
+    assert set(range(AHEAD_CHUNKS + 2)) == scene.expected()

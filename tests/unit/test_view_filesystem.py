@@ -12,6 +12,7 @@ from backthen.fsmount.view import (
     ROOT_NUMBER,
     DamagedContent,
     Gone,
+    NoSuchAttribute,
     NotADirectory,
     NotAFile,
     NotASymlink,
@@ -379,6 +380,24 @@ def test_near_source_does_not_merge_many_states(fixture: Fixture) -> None:
         fixture.view.open_directory(fixture.view.near, top)
     found = fixture.view.lookup(fixture.view.source, top, b"file")
     assert fixture.view.lookup(fixture.view.near, top, b"file") == found
+
+
+def test_what_was_listed_in_versions_is_told_again_from_memory(fixture: Fixture) -> None:
+    write = fixture.history.writer
+    for number in range(STATES_AT_ONCE):
+        fixture.add(Folder({b"file": write.file(b"%d" % number, mtime_ns=number), b"folder": Folder({})}))
+    fixture.clock.now_ns += NS
+    top = fixture.find(b"versions")
+    listed = fixture.view.read_directory(fixture.view.source, fixture.view.open_directory(fixture.view.source, top), 0)
+
+    assert [b"file", b"folder", b"many"] == [each.name for each in listed]
+    for _, attributes, _ in listed:
+        assert attributes == fixture.view.attributes(fixture.view.near, attributes.number)
+        assert [] == fixture.view.xattr_names(fixture.view.near, attributes.number)
+        with pytest.raises(NoSuchAttribute):
+            fixture.view.xattr(fixture.view.near, attributes.number, b"system.posix_acl_access")
+    for name, attributes, _ in listed:
+        assert attributes == fixture.view.lookup(fixture.view.near, top, name)
 
 
 def test_damage_in_one_snapshot_is_told_where_versions_need_it(fixture: Fixture) -> None:

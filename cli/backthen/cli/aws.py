@@ -11,7 +11,7 @@ import json
 import os
 import shlex
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from backthen.cli.failures import ConfigurationError
@@ -56,7 +56,7 @@ def aws_options(environment: Mapping[str, str]) -> dict[str, str]:
 def _credentials(environment: Mapping[str, str], profile: Profile) -> dict[str, str]:
     named = {name: environment.get(name.upper(), "") for name in (_KEY_ID, _SECRET, _TOKEN)}
     if named[_KEY_ID] or named[_SECRET]:
-        return _checked_keys(named, "the environment")
+        return _checked_keys(named, "the environment", str.upper)
     if environment.get("AWS_WEB_IDENTITY_TOKEN_FILE"):
         return _renamed(environment, _WEB_IDENTITY)
     name = shown_text(_profile_name(environment))
@@ -78,9 +78,9 @@ def _credentials(environment: Mapping[str, str], profile: Profile) -> dict[str, 
     return {}
 
 
-def _checked_keys(keys: Mapping[str, str], source: str) -> dict[str, str]:
+def _checked_keys(keys: Mapping[str, str], source: str, spell: Callable[[str], str] = str) -> dict[str, str]:
     if not (keys[_KEY_ID] and keys[_SECRET]):
-        missing = _SECRET if keys[_KEY_ID] else _KEY_ID
+        missing = spell(_SECRET if keys[_KEY_ID] else _KEY_ID)
         raise ConfigurationError(f"{source} has half a key: {missing} is missing", hint="Give both, or neither.")
     return {name: value for name, value in keys.items() if value}
 

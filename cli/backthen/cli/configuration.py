@@ -13,7 +13,15 @@ from pathlib import Path
 from backthen.cli.failures import ConfigurationError
 from backthen.cli.replacing import replace_file
 
-KEYS = ("repository", "password-file", "password-command", "cache-dir")
+KEYS = (
+    "repository",
+    "password-file",
+    "password-command",
+    "cache-dir",
+    "cache-limit",
+    "upload-limit",
+    "download-limit",
+)
 _BYTES_MAX = 1 << 20
 
 
@@ -30,6 +38,9 @@ class Configuration:
     password_file: str | None = None
     password_command: str | None = None
     cache_dir: str | None = None
+    cache_limit: str | None = None
+    upload_limit: str | None = None
+    download_limit: str | None = None
     unknown: tuple[str, ...] = ()
 
 
@@ -55,6 +66,9 @@ def read_configuration(path: Path) -> Configuration:
         password_file=values.get("password-file") or None,
         password_command=values.get("password-command") or None,
         cache_dir=values.get("cache-dir") or None,
+        cache_limit=values.get("cache-limit") or None,
+        upload_limit=values.get("upload-limit") or None,
+        download_limit=values.get("download-limit") or None,
         unknown=tuple(key for key in values if key not in KEYS),
     )
 

@@ -112,7 +112,13 @@ def program_command() -> list[str]:
 
 def _setting_arguments(settings: Settings) -> list[str]:
     source = settings.password
+    sizes = {
+        "--cache-limit": settings.cache_limit,
+        "--upload-limit": settings.upload_limit,
+        "--download-limit": settings.download_limit,
+    }
     arguments = ["--repository", settings.location, "--cache-dir", str(settings.cache)]
+    arguments += [word for option, size in sizes.items() if size is not None for word in (option, str(size))]
     if isinstance(source, PasswordFile):
         return [*arguments, "--password-file", os.path.abspath(source.path)]
     assert isinstance(source, PasswordCommand)

@@ -116,6 +116,21 @@ def _global_options(hidden: bool) -> tuple[Callable[[_Command], _Command], ...]:
             help="Take what COMMAND prints as the password. [BACKTHEN_PASSWORD_COMMAND]",
         ),
         kept("--cache-dir", metavar="DIR", help="Keep the cache in DIR. [BACKTHEN_CACHE_DIR]"),
+        kept(
+            "--cache-limit",
+            metavar="SIZE",
+            help="Keep so much of what was fetched from a repository elsewhere: `1G`. [BACKTHEN_CACHE_LIMIT]",
+        ),
+        kept(
+            "--upload-limit",
+            metavar="SIZE",
+            help="Send so much a second to a repository elsewhere at most: `2M`. [BACKTHEN_UPLOAD_LIMIT]",
+        ),
+        kept(
+            "--download-limit",
+            metavar="SIZE",
+            help="Fetch so much a second from a repository elsewhere at most. [BACKTHEN_DOWNLOAD_LIMIT]",
+        ),
         kept("--json", is_flag=True, help="Print JSON, for programs."),
         kept("-q", "--quiet", is_flag=True, help="Print nothing but errors and what was asked for."),
         kept("-v", "--verbose", count=True, help="Log what is done; twice: name each file."),

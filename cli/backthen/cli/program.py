@@ -22,6 +22,7 @@ _COMMANDS: Mapping[str, str] = {
     "check": "check:check",
     "key": "key:key",
     "stats": "stats:stats",
+    "cache": "cache:cache",
 }
 
 

@@ -41,6 +41,7 @@ class Amounts:
     def __init__(self, clock: Callable[[], float]) -> None:
         """Nothing done yet."""
         self.clock = clock
+        self.sent: Callable[[], int] | None = None
         self.start("", None, None)
 
     def start(self, phase: str, files_total: int | None, bytes_total: int | None) -> None:
@@ -87,6 +88,11 @@ class Reporter(Protocol):
     problems: int
 
     @property
+    def names_each(self) -> bool:
+        """Whether every file is named, so that each is to be told by itself."""
+        ...
+
+    @property
     def lacks_totals(self) -> bool:
         """Whether somebody watches who would like to know how much there is to do, and does not."""
         ...
@@ -97,6 +103,10 @@ class Reporter(Protocol):
 
     def expect(self, *, files_total: int, bytes_total: int) -> None:
         """So much there is to do in this phase, as was found out meanwhile; may be called from any thread."""
+        ...
+
+    def watch_sent(self, sent: Callable[[], int]) -> None:
+        """`sent` says how many bytes went to a storage elsewhere so far."""
         ...
 
     def advance(self, *, files: int = 0, size: int = 0, current: bytes = b"") -> None:
@@ -123,7 +133,7 @@ class ConsoleReporter:
             names_each: whether every file is named.
             clock: gives seconds.
         """
-        self._names_each = names_each
+        self.names_each = names_each
         self.problems = 0
         self._amounts = Amounts(clock)
         self._draws = draws
@@ -144,10 +154,14 @@ class ConsoleReporter:
         """See `Reporter`."""
         self._amounts.expect(files_total, bytes_total)
 
+    def watch_sent(self, sent: Callable[[], int]) -> None:
+        """See `Reporter`."""
+        self._amounts.sent = sent
+
     def advance(self, *, files: int = 0, size: int = 0, current: bytes = b"") -> None:
         """Count, and draw the line when it is time."""
         self._amounts.add(files, size, current)
-        if self._names_each and current and files:
+        if self.names_each and current and files:
             print(f"backthen: {shown_name(current)}", file=sys.stderr)
         if self._draws and self._next is not None and (now := self._amounts.clock()) >= self._next:
             self._next = now + _LINE_INTERVAL_S
@@ -173,6 +187,7 @@ class EventReporter:
             progress: whether progress is wanted, or problems alone.
             clock: gives seconds.
         """
+        self.names_each = False
         self.problems = 0
         self._amounts = Amounts(clock)
         self._progress = progress
@@ -190,6 +205,10 @@ class EventReporter:
     def expect(self, *, files_total: int, bytes_total: int) -> None:
         """See `Reporter`."""
         self._amounts.expect(files_total, bytes_total)
+
+    def watch_sent(self, sent: Callable[[], int]) -> None:
+        """See `Reporter`."""
+        self._amounts.sent = sent
 
     def advance(self, *, files: int = 0, size: int = 0, current: bytes = b"") -> None:
         """Count, and print an event when it is time."""
@@ -247,6 +266,8 @@ def _amounts_text(amounts: Amounts, *, of_totals: bool) -> str:
         by_bytes = amounts.size or amounts.bytes_total
         rate = size_text(round(amounts.size / passed)) if by_bytes else f"{amounts.files / passed:,.0f}"
         parts.append(f"{rate}/s")
+    if amounts.sent is not None:
+        parts.append(f"{size_text(amounts.sent())} sent")
     if (left := amounts.left_s) is not None:
         parts.append(f"{duration_text(left) if left >= 59.5 else f'{left:.0f} s'} left")
     return f"{phase}: {', '.join(parts)}" if phase else ", ".join(parts)
@@ -278,5 +299,6 @@ def _progress_fields(amounts: Amounts) -> dict[str, object]:
         "bytes": amounts.size,
         "bytes_total": amounts.bytes_total,
         "seconds_left": None if amounts.left_s is None else round(amounts.left_s),
+        "bytes_sent": None if amounts.sent is None else amounts.sent(),
         **(name_fields("current", amounts.current) if amounts.current else {}),
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,8 +16,12 @@ if TYPE_CHECKING:
 _SSH_CONFIG = Path("/etc/ssh/ssh_config")
 
 
-def storage_at(settings: Settings) -> Storage:
+def storage_at(settings: Settings, *, retry_for_s: float | None = None) -> Storage:
     """The storage of the settings' location. Nothing is connected to yet.
+
+    Args:
+        settings: say where it is, and how it is reached.
+        retry_for_s: seconds after which what keeps failing is given up; None for as long as by default.
 
     Raises:
         InvalidRequest: it is not a location that this version knows.
@@ -24,7 +29,8 @@ def storage_at(settings: Settings) -> Storage:
     """
     from backthen.repository import open_storage
 
-    return open_storage(settings.location, storage_access(settings, os.environ))
+    access = storage_access(settings, os.environ)
+    return open_storage(settings.location, access if retry_for_s is None else replace(access, retry_for_s=retry_for_s))
 
 
 def storage_access(settings: Settings, environment: Mapping[str, str]) -> StorageAccess:
@@ -41,4 +47,6 @@ def storage_access(settings: Settings, environment: Mapping[str, str]) -> Storag
         ssh_config=tuple(path for path in (Path.home() / ".ssh" / "config", _SSH_CONFIG) if os.access(path, os.R_OK)),
         ssh_agent=Path(agent) if agent else None,
         bucket_options=bucket_options(settings.location, environment),
+        upload_limit=settings.upload_limit,
+        download_limit=settings.download_limit,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING, TextIO
 
 from backthen.cli.notices import clear_line, warn
@@ -31,8 +32,12 @@ def open_repository(settings: Settings) -> Repository:
     return unlock(locked, settings, password, tries=TRIES_MAX)
 
 
-def find_locked(settings: Settings) -> LockedRepository:
+def find_locked(settings: Settings, *, retry_for_s: float | None = None) -> LockedRepository:
     """Find the repository, with a hint for whoever has none yet.
+
+    Args:
+        settings: say where it is.
+        retry_for_s: seconds after which what keeps failing is given up; None for as long as by default.
 
     Raises:
         RepositoryNotFound: there is none at the location.
@@ -41,7 +46,7 @@ def find_locked(settings: Settings) -> LockedRepository:
     from backthen.repository import RepositoryNotFound, find_repository
 
     try:
-        return find_repository(storage_at(settings), folders(settings))
+        return find_repository(storage_at(settings, retry_for_s=retry_for_s), folders(settings))
     except RepositoryNotFound as error:
         if settings.is_location_given:
             raise
@@ -88,7 +93,8 @@ def folders(settings: Settings) -> Folders:
     """The user's base folders as the repository takes them."""
     from backthen.repository import Folders
 
-    return Folders(cache=settings.cache, state=settings.state)
+    made = Folders(cache=settings.cache, state=settings.state)
+    return made if settings.cache_limit is None else replace(made, cache_bytes_max=settings.cache_limit)
 
 
 def client() -> Client:
@@ -127,6 +133,8 @@ def start_logging(settings: Settings, *, to_file: bool = False) -> None:
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s" if to_file else "backthen: %(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.getLogger("backthen").setLevel(level)
+    # It warns of each write to a connection that broke, which the storage tells once and in a sentence.
+    logging.getLogger("asyncio").setLevel(logging.ERROR)
 
 
 def password_prompt(settings: Settings) -> str:

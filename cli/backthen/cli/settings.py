@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from backthen.cli.configuration import Configuration, read_configuration
+from backthen.cli.failures import UsageFailure
 from backthen.cli.notices import warn
 from backthen.cli.passwords import PasswordSource, Terminal, choose_source
+from backthen.cli.quantities import parse_size, size_text
 
 PROGRAM = "backthen"
+_NEARLY_ELSEWHERE = re.compile(r"(?:sftp|ssh|s3|gs|az|file|rest):(?!//)|[^/@:]+@[^/:]+:", re.IGNORECASE)
+"""As other programs write it: `sftp:host:/path`, `s3:bucket`, `user@host:/path`."""
+RATE_MIN = 1024
+"""Bytes a second: below that nothing would ever be done."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +29,9 @@ class Options:
     password_file: str | None = None
     password_command: str | None = None
     cache_dir: str | None = None
+    cache_limit: str | None = None
+    upload_limit: str | None = None
+    download_limit: str | None = None
     json: bool = False
     quiet: bool = False
     verbose: int = 0
@@ -36,6 +46,8 @@ class Settings:
         location: where the repository is; a local path is absolute.
         is_location_given: whether it was chosen by the user, in whatever way.
         cache, state, logs: the base folders of this user.
+        cache_limit: bytes that may be kept of each repository that is elsewhere, None for as many as by default.
+        upload_limit, download_limit: bytes a second that go to or come from elsewhere at most, None for no limit.
         verbosity: 0, or how often `-v` was given.
     """
 
@@ -45,6 +57,9 @@ class Settings:
     cache: Path
     state: Path
     logs: Path
+    cache_limit: int | None
+    upload_limit: int | None
+    download_limit: int | None
     configuration: Configuration
     json: bool
     quiet: bool
@@ -59,7 +74,7 @@ def resolve_settings(options: Options, environment: MutableMapping[str, str]) ->
 
     Raises:
         ConfigurationError: the configuration file cannot be used.
-        UsageFailure: a password file and a password command are both given.
+        UsageFailure: a password file and a password command are both given, or a size is none.
     """
     import platformdirs
 
@@ -76,6 +91,9 @@ def resolve_settings(options: Options, environment: MutableMapping[str, str]) ->
         cache=Path(cache_dir).absolute() if cache_dir else platformdirs.user_cache_path(PROGRAM),
         state=platformdirs.user_state_path(PROGRAM),
         logs=platformdirs.user_log_path(PROGRAM),
+        cache_limit=_size("cache-limit", options.cache_limit, environment, configuration.cache_limit, at_least=0),
+        upload_limit=_size("upload-limit", options.upload_limit, environment, configuration.upload_limit),
+        download_limit=_size("download-limit", options.download_limit, environment, configuration.download_limit),
         configuration=configuration,
         json=options.json,
         quiet=options.quiet,
@@ -85,7 +103,17 @@ def resolve_settings(options: Options, environment: MutableMapping[str, str]) ->
 
 
 def absolute_location(location: str) -> str:
-    """A location that means the same in every working directory; what has a scheme (`file://`) stays as it is."""
+    """A location that means the same in every working directory; what has a scheme (`file://`) stays as it is.
+
+    Raises:
+        UsageFailure: it is nearly one that is elsewhere, and would be taken for a folder here.
+    """
+    if _NEARLY_ELSEWHERE.match(location):  # it is not repeated: there may be a password in it
+        raise UsageFailure(
+            "the location is not one, though it looks like that of a server or a bucket",
+            hint="Write sftp://user@host/path or s3://bucket/prefix (docs/storage.md); "
+            "./ before the name of a folder that is here.",
+        )
     return location if "://" in location else os.path.abspath(os.path.expanduser(location))
 
 
@@ -100,6 +128,26 @@ def _password_source(
         or choose_source(configuration.password_file, configuration.password_command)
         or Terminal()
     )
+
+
+def _size(
+    name: str, option: str | None, environment: Mapping[str, str], configured: str | None, *, at_least: int = RATE_MIN
+) -> int | None:
+    """A size in bytes from the first place that says one.
+
+    Raises:
+        UsageFailure: what is said there is no size, or too small.
+    """
+    variable = f"BACKTHEN_{name.replace('-', '_').upper()}"
+    places = ((f"--{name}", option), (variable, environment.get(variable)), (f"`{name}`", configured))
+    for place, text in places:
+        if text:
+            size = parse_size(text)
+            if size is None or size < at_least:
+                least = f" of {size_text(at_least)} at least" if at_least else ""
+                raise UsageFailure(f"{place}: {text!r} is not a size{least}", hint="Write it as in `500K` or `2M`.")
+            return size
+    return None
 
 
 def _from_home(path: str | None) -> str | None:

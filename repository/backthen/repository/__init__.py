@@ -2,10 +2,13 @@
 
 This is its face: `backthen.fsmount` and `backthen.cli` import from here alone. It knows nothing of FUSE, terminals or
 the environment.
+What changes or searches a whole repository is imported when it is first asked for: no command needs all of it.
 A repository goes through states that are types: a `Storage`, a `LockedRepository`, a `Repository`.
 """
 
-from backthen.repository.backup import SnapshotReport, SnapshotRequest, SourceAmount, count_source, create_snapshot
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 from backthen.repository.bounded import LRUCache
 from backthen.repository.catalog import (
     AtTime,
@@ -50,32 +53,7 @@ from backthen.repository.errors import (
     TargetError,
     WrongPassword,
 )
-from backthen.repository.history import (
-    Past,
-    Sighting,
-    UnionChild,
-    child_past,
-    count_contents,
-    find_sighting,
-    past_at,
-    timeline,
-    top_past,
-    union_children,
-)
 from backthen.repository.ids import ObjectId, RepositoryId, SnapshotId
-from backthen.repository.maintenance import (
-    CheckReport,
-    CheckRequest,
-    Finding,
-    RepositoryStatistics,
-    add_password,
-    add_recovery_key,
-    change_password,
-    check_repository,
-    list_access,
-    remove_access,
-    repository_statistics,
-)
 from backthen.repository.model.entry import Entry, EntryType
 from backthen.repository.model.records import Root, Statistics
 from backthen.repository.objects import BlobSource, CacheUse, NotInMemory
@@ -89,10 +67,75 @@ from backthen.repository.opening import (
 )
 from backthen.repository.private import make_private_folder
 from backthen.repository.progress import Progress, Silent
-from backthen.repository.restore import Overwrite, RestoreReport, RestoreRequest, restore_tree
 from backthen.repository.source import ExclusionRules
 from backthen.repository.storage import Storage, StorageAccess, StorageState, open_storage
 from backthen.repository.times import parse_time
+
+if TYPE_CHECKING:
+    from backthen.repository.backup import SnapshotReport, SnapshotRequest, SourceAmount, count_source, create_snapshot
+    from backthen.repository.history import (
+        Past,
+        Sighting,
+        UnionChild,
+        child_past,
+        count_contents,
+        find_sighting,
+        past_at,
+        timeline,
+        top_past,
+        union_children,
+    )
+    from backthen.repository.maintenance import (
+        CheckReport,
+        CheckRequest,
+        Finding,
+        RepositoryCache,
+        RepositoryStatistics,
+        add_password,
+        add_recovery_key,
+        change_password,
+        check_repository,
+        clear_caches,
+        list_access,
+        list_caches,
+        remove_access,
+        repository_statistics,
+    )
+    from backthen.repository.restore import Overwrite, RestoreReport, RestoreRequest, restore_tree
+
+_OPERATIONS = {
+    "backup": ("SnapshotReport", "SnapshotRequest", "SourceAmount", "count_source", "create_snapshot"),
+    "history": (
+        "Past",
+        "Sighting",
+        "UnionChild",
+        "child_past",
+        "count_contents",
+        "find_sighting",
+        "past_at",
+        "timeline",
+        "top_past",
+        "union_children",
+    ),
+    "maintenance": (
+        "CheckReport",
+        "CheckRequest",
+        "Finding",
+        "RepositoryCache",
+        "RepositoryStatistics",
+        "add_password",
+        "add_recovery_key",
+        "change_password",
+        "check_repository",
+        "clear_caches",
+        "list_access",
+        "list_caches",
+        "remove_access",
+        "repository_statistics",
+    ),
+    "restore": ("Overwrite", "RestoreReport", "RestoreRequest", "restore_tree"),
+}
+_HOMES = {name: module for module, names in _OPERATIONS.items() for name in names}
 
 __all__ = [
     "AmbiguousSnapshot",
@@ -128,6 +171,7 @@ __all__ = [
     "PathNotFound",
     "Progress",
     "Repository",
+    "RepositoryCache",
     "RepositoryError",
     "RepositoryExists",
     "RepositoryId",
@@ -162,6 +206,7 @@ __all__ = [
     "change_password",
     "check_repository",
     "child_past",
+    "clear_caches",
     "count_contents",
     "count_source",
     "create_repository",
@@ -172,6 +217,7 @@ __all__ = [
     "find_repository",
     "find_sighting",
     "list_access",
+    "list_caches",
     "make_private_folder",
     "monotonic_ns",
     "next_data",
@@ -191,3 +237,12 @@ __all__ = [
     "top_past",
     "union_children",
 ]
+
+
+def __getattr__(name: str) -> object:
+    """What an operation's package offers, imported now and kept."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value: object = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
@@ -24,7 +25,8 @@ class LRUCache(Generic[_Key, _Value]):
         """
         self.cost_max = cost_max
         self._cost = cost
-        self._entries: dict[_Key, _Value] = {}
+        # A plain dict would look for its oldest key among all that were taken out before it.
+        self._entries: OrderedDict[_Key, _Value] = OrderedDict()
         self._total = 0
         self._lock = threading.Lock()
 
@@ -36,9 +38,9 @@ class LRUCache(Generic[_Key, _Value]):
     def get(self, key: _Key) -> _Value | None:
         """The value, or None; it becomes the most recently used."""
         with self._lock:
-            value = self._entries.pop(key, None)
+            value = self._entries.get(key)
             if value is not None:
-                self._entries[key] = value
+                self._entries.move_to_end(key)
             return value
 
     def __contains__(self, key: _Key) -> bool:
@@ -54,8 +56,8 @@ class LRUCache(Generic[_Key, _Value]):
             self._entries[key] = value
             self._total += self._cost_of(value)
             while self._total > self.cost_max and len(self._entries) > 1:
-                oldest = next(iter(self._entries))
-                self._total -= self._cost_of(self._entries.pop(oldest))
+                _, oldest = self._entries.popitem(last=False)
+                self._total -= self._cost_of(oldest)
 
     def clear(self) -> None:
         """Forget everything."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import logging
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,7 +36,7 @@ from backthen.repository.errors import (
 from backthen.repository.ids import RepositoryId
 from backthen.repository.index import LocalIndex
 from backthen.repository.model.records import ChunkerParameters, Configuration, SlotNote
-from backthen.repository.objects import BlobReader, CacheUse, refresh_index
+from backthen.repository.objects import BlobReader, CacheUse, refresh_index, remove_abandoned_packs
 from backthen.repository.source import tag_cache
 from backthen.repository.storage import (
     CACHE_BYTES_MAX,
@@ -47,8 +49,9 @@ from backthen.repository.storage import (
     key_name,
 )
 
+INDEX_FOLDER = "index"
 OBJECTS_FOLDER = "objects"
-"""Where in a repository's cache folder the objects are that were fetched."""
+"""Where in a repository's cache folder the local index is, and the objects that were fetched."""
 
 _log = logging.getLogger(__name__)
 _CHUNKER = ChunkerParameters(
@@ -150,7 +153,7 @@ class Repository:
         self.header = header
         self.opened = opened
         self.client = client
-        self.index = LocalIndex(self.cache_folder / "index", opened.keys)
+        self.index = LocalIndex(self.cache_folder / INDEX_FOLDER, opened.keys)
         with suppress(OSError):  # it is a courtesy
             tag_cache(self.cache_folder)
         self.blobs = BlobReader(storage, opened.keys, self.index, self.refresh, self.cached)
@@ -171,6 +174,23 @@ class Repository:
         self.blobs.close()
         self.index.close()
         self.storage.close()
+
+    @contextmanager
+    def reading_anew(self) -> Iterator[Repository]:
+        """The same repository, believing nothing that was fetched before; where it is on this machine, this one."""
+        if self.cached is None:
+            yield self
+            return
+        anew = copy.copy(self)
+        anew.cached = CachedStorage(self._observed, ObjectCache(self.cache_folder / OBJECTS_FOLDER, 0))
+        anew.storage = anew.cached
+        anew.blobs = BlobReader(anew.storage, self.keys, self.index, anew.refresh, anew.cached)
+        anew.catalog = Catalog(anew.storage, self.keys, self.state)
+        try:
+            yield anew
+        finally:
+            anew.blobs.close()
+            anew.storage.close()
 
     @property
     def id(self) -> RepositoryId:
@@ -255,6 +275,16 @@ class Repository:
     def spool(self) -> Path:
         """Where packs being filled are kept: in the storage when it takes files without a copy, else in the cache."""
         return self.storage.spool or self.cache_folder / "spool"
+
+    def remove_abandoned_spool(self) -> int:
+        """Remove what killed writers left half-way, here and in the storage; how many files there were.
+
+        Raises:
+            StorageError: the storage failed.
+            CacheError: the cache folder cannot be cleaned.
+        """
+        here = 0 if self.storage.spool is not None else remove_abandoned_packs(self.spool)
+        return here + self.storage.remove_abandoned_spool()
 
     @property
     def own_folders(self) -> tuple[Path, ...]:

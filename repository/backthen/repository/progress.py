@@ -8,6 +8,11 @@ from typing import Protocol
 class Progress(Protocol):
     """A listener. Calls are cheap and come from one thread; nothing it does may fail the operation."""
 
+    @property
+    def names_each(self) -> bool:
+        """Whether each file is to be told by itself; else `advance` may tell of several at once."""
+        ...
+
     def start(self, phase: str, *, files_total: int | None = None, bytes_total: int | None = None) -> None:
         """A phase begins; totals are None where they are not known, and may be what it took the last time."""
         ...
@@ -23,6 +28,8 @@ class Progress(Protocol):
 
 class Silent:
     """A listener that ignores everything."""
+
+    names_each = False
 
     def start(self, phase: str, *, files_total: int | None = None, bytes_total: int | None = None) -> None:
         """Ignore it."""

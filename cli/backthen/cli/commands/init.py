@@ -32,7 +32,8 @@ _WARNING = (
 def init(location: str | None, new_password: PasswordSource | None) -> ExitCode:
     """Make a repository at LOCATION.
 
-    The first one that is made at a LOCATION becomes the default of this user. Without LOCATION it is made where
+    LOCATION is a folder, or sftp://user@host/path, s3://bucket/prefix, gs://bucket/prefix or az://container/prefix. The
+    first one that is made at a LOCATION becomes the default of this user. Without LOCATION it is made where
     --repository or the configuration says, or else in the user's data folder.
     """
     from backthen.cli.reaching import storage_at

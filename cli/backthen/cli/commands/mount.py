@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 CACHE_BYTES_MIN = 8 << 20
 TIMEOUT_S_MIN = 2
 """More than what is at hand without the storage may take."""
+_RETRY_SHARE = 3
+"""The part of what somebody waits for the storage in which a call that fails is tried again."""
 _LOG_NAME_CHARACTERS_MAX = 100
 
 
@@ -228,10 +230,12 @@ def _options(job: _Job, repository: Repository) -> MountOptions:
 
 
 def _serve(job: _Job, password: bytes, ready: Callable[[], None]) -> None:
-    from backthen.fsmount import serve
+    from backthen.fsmount import REQUEST_DEADLINE_S, serve
 
     # Found here once more: what was opened before the fork is not used after it.
-    with unlock(find_locked(job.settings), job.settings, password, tries=1) as repository:
+    retry_for_s = (job.timeout_s or REQUEST_DEADLINE_S) / _RETRY_SHARE
+    locked = find_locked(job.settings, retry_for_s=retry_for_s)
+    with unlock(locked, job.settings, password, tries=1) as repository:
         if job.cache_bytes is not None:
             repository.bound_caches(job.cache_bytes)
         serve(repository, job.mountpoint, _options(job, repository), ready)

@@ -110,8 +110,6 @@ def create(
 
     Files that cannot be read are named, and the rest is saved: the exit code is 3 then.
     """
-    from backthen.repository import SnapshotRequest, count_source, create_snapshot
-
     settings = current_settings()
     check_text("--tag", *tags)
     check_text("--host", *([] if host is None else [host]))
@@ -120,6 +118,11 @@ def create(
     with reporter(settings) as listener:
         sources = existing_sources(paths, listener)
         with open_repository(settings) as repository:
+            # Not earlier: the key derivation needs more memory than all that follows, and the modules would add to it.
+            from backthen.repository import SnapshotRequest, count_source, create_snapshot
+
+            if repository.cached is not None:
+                listener.watch_sent(lambda: repository.storage_state.bytes_sent)
             request = SnapshotRequest(
                 paths=sources,
                 host=host or host_name(),

@@ -14,6 +14,8 @@ AHEAD_BYTES_MAX = 8 << 20
 STRAY_BYTES = 2 << 20
 """How far from the last one a request may be to count as in order: the kernel makes several at once."""
 _STEP_BYTES = 1 << 20
+_EAGER_BYTES = 256 << 10
+"""Who reads less may look at the beginning alone."""
 
 
 class Ahead:
@@ -31,7 +33,10 @@ class Ahead:
         self._expected = 0
 
     def follow(self, near: BlobSource, entry: Entry, offset: int, length: int) -> None:
-        """Take note of a request, and say what comes after it: as much as was read in order, within the bound."""
+        """Take note of a request, and say what comes after it, within the bound.
+
+        That is as much as was read in order, or a few times as much where it comes from afar.
+        """
         end = offset + length
         if end >= entry.size:
             return
@@ -39,7 +44,9 @@ class Ahead:
             self._begin, self._end, self._expected = offset, end, end
             return
         self._end = max(self._end, end)
-        wanted = min(self._end + min(self._end - self._begin, AHEAD_BYTES_MAX), entry.size)
+        in_order = self._end - self._begin
+        eagerness = near.eagerness if in_order >= _EAGER_BYTES else 1
+        wanted = min(self._end + min(in_order * eagerness, AHEAD_BYTES_MAX), entry.size)
         begin = max(self._expected, offset)
         if wanted - begin < _STEP_BYTES and wanted < entry.size:
             return

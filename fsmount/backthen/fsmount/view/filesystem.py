@@ -10,14 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from datetime import tzinfo
 from functools import wraps
 from itertools import islice
 from typing import Concatenate, NamedTuple, ParamSpec, TypeVar
 
 from backthen.fsmount.view.activity import Activity
-from backthen.fsmount.view.ahead import Ahead
 from backthen.fsmount.view.at import At, Times, group_by_host
 from backthen.fsmount.view.attributes import (
     ACL_NAMES,
@@ -54,6 +52,7 @@ from backthen.fsmount.view.layout import (
 )
 from backthen.fsmount.view.listing import FixedLayout, FollowingLayout, Layouts
 from backthen.fsmount.view.numbers import ROOT_NUMBER, STATUS_NUMBER, VIRTUAL_START
+from backthen.fsmount.view.opened import Capacity, OpenDirectory, OpenFile
 from backthen.fsmount.view.recent import Recent
 from backthen.fsmount.view.status import NOBODY, STATUS_NAME, Figures, Serving, status_text
 from backthen.fsmount.view.story import STORY_PREFIX, tell_story
@@ -103,41 +102,6 @@ class Showing(NamedTuple):
 
 
 AS_SAVED = Showing()
-
-
-class Capacity(NamedTuple):
-    """How large the file system is: bytes in storage, and how many inodes it shows."""
-
-    stored_bytes: int
-    entry_count: int
-
-
-@dataclass(frozen=True, slots=True)
-class OpenDirectory:
-    """A directory being listed: a node of a snapshot, or the frozen listing of a virtual one."""
-
-    located: Located | None
-    frozen: Sequence[Listed] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class OpenFile:
-    """A file being read.
-
-    Attributes:
-        node: a file of a snapshot, or None.
-        text: what any other file holds; it stays as it was at the opening.
-        ahead: how it is read.
-    """
-
-    node: Node | None
-    text: bytes = b""
-    ahead: Ahead = field(default_factory=Ahead)
-
-    @property
-    def is_lasting(self) -> bool:
-        """Whether the content is the same at every opening."""
-        return self.node is not None
 
 
 def _with_meaning(
@@ -404,6 +368,8 @@ class View:
         return OpenDirectory(place)
 
     def _xattrs(self, source: BlobSource, number: int) -> tuple[tuple[bytes, bytes], ...]:
+        if number >= VIRTUAL_START:
+            return ()  # what is in no snapshot has none, and finding it might take long
         place = self._locate(source, number)
         if not isinstance(place, Located):
             return ()
@@ -413,6 +379,8 @@ class View:
         return tuple((name, value) for name, value in xattrs if name not in ACL_NAMES)
 
     def _story(self, source: BlobSource, number: int, name: bytes) -> bytes | None:
+        if number >= VIRTUAL_START:
+            return None
         place = self._locate(source, number)
         if not isinstance(place, Located):
             return None

@@ -40,10 +40,12 @@ from backthen.repository import (
 PAST_STATES_MAX = 32768
 """States of folders and contents of files that are remembered: about 20 MiB."""
 CHILDREN_MAX = 16384
-"""Names whose numbers are remembered: about 4 MiB."""
+"""Names of folders whose numbers and times are remembered: about 7 MiB."""
 STATES_AT_ONCE = 16
 """A folder with more states than this is looked into by a thread that may wait, even if all of it is in memory."""
 
+_NOT_THERE = 0
+"""In place of a number: file managers look for `.hidden` again and again."""
 _MTIME_MIN, _MTIME_MAX = -(1 << 63), (1 << 63) - 1
 
 
@@ -54,20 +56,15 @@ class VersionsFolder:
     attributes: Attributes
     _versions: Versions
     _source: BlobSource
-    _past: Past | None
     _wait: bool
 
     def lookup(self, name: bytes) -> Attributes | None:
         """The attributes of a child, or None."""
-        if self._past is None:
-            return None
-        return self._versions.lookup(self._source, self.attributes.number, self._past, name, wait=self._wait)
+        return self._versions.lookup(self._source, self.attributes.number, name, wait=self._wait)
 
     def listing(self) -> Sequence[Listed]:
         """All children."""
-        if self._past is None:
-            return ()
-        return self._versions.listing(self._source, self._past, wait=self._wait)
+        return self._versions.listing(self._source, self.attributes.number, wait=self._wait)
 
 
 class Versions:
@@ -94,6 +91,7 @@ class Versions:
         self._newest_ns = max((tree.root.started_ns for tree in self._trees), default=0)
         self._pasts: LRUCache[int, Past] = LRUCache(PAST_STATES_MAX, _states)
         self._children: LRUCache[tuple[int, bytes], int] = LRUCache(CHILDREN_MAX)
+        self._mtimes: LRUCache[int, int] = LRUCache(CHILDREN_MAX)
 
     def place(self, source: BlobSource, number: int, *, wait: bool) -> VersionsFolder | None:
         """The folder of a number, or None where it is none of these.
@@ -103,13 +101,13 @@ class Versions:
             NotInMemory: `wait` is not set, and it takes longer.
             RepositoryError: what is needed cannot be read.
         """
-        if number == self._number:
-            past = self._top()
-            return VersionsFolder(self._attributes(number, self._newest_ns), self, source, past, wait)
-        if number < VERSIONS_START:
+        if number < VERSIONS_START and number != self._number:
             return None
-        past = self._pasts.get(number) or self._find(source, number, wait=wait)
-        return VersionsFolder(self._attributes(number, past.mtime_ns), self, source, past, wait)
+        # What the kernel asks about each name of a long listing is told without looking into the states of each.
+        mtime_ns = self._newest_ns if number == self._number else self._mtimes.get(number)
+        if mtime_ns is None:
+            mtime_ns = self._find(source, number, wait=wait).mtime_ns
+        return VersionsFolder(self._attributes(number, mtime_ns), self, source, wait)
 
     def past_of(self, source: BlobSource, located: Located, *, wait: bool) -> Past:
         """The past of the path of a snapshot's node, which must not be one of several names of a file.
@@ -122,27 +120,49 @@ class Versions:
         snapshot, node = located
         if snapshot.id not in self._index:
             raise Gone("the snapshot is not shown any more")
-        number = VERSIONS_START + snapshot.base + node.place
-        return self._pasts.get(number) or self._find(source, number, wait=wait)
+        return self._find(source, VERSIONS_START + snapshot.base + node.place, wait=wait)
 
     def seen(self, index: int) -> ShownSnapshot:
         """A snapshot by the index that sightings have."""
         return self._shown[index]
 
-    def lookup(self, source: BlobSource, parent: int, past: Past, name: bytes, *, wait: bool) -> Attributes | None:
+    def lookup(self, source: BlobSource, parent: int, name: bytes, *, wait: bool) -> Attributes | None:
         """The attributes of a child of the folder with the number `parent`, or None."""
+        number = self._children.get((parent, name))
+        mtime_ns = None if number is None else self._mtimes.get(number)
+        if number is not None and mtime_ns is not None:
+            return self._attributes(number, mtime_ns)
+        past = self._past(source, parent, wait=wait)
+        if past is None:
+            return None
         found = self._child(source, parent, past, name, wait=wait)
         if found is not None:
             return self._attributes(found[0], found[1].mtime_ns)
         return self._contents(source, past, wait=wait).get(name) if past.contents else None
 
-    def listing(self, source: BlobSource, past: Past, *, wait: bool) -> Sequence[Listed]:
-        """All children: what the path held itself, then the names that were below it."""
+    def listing(self, source: BlobSource, number: int, *, wait: bool) -> Sequence[Listed]:
+        """All children of a folder: what the path held itself, then the names that were below it."""
         if not wait:
             raise NotInMemory  # there may be very many
+        past = self._past(source, number, wait=wait)
+        if past is None:
+            return ()
         contents = self._contents(source, past, wait=wait) if past.contents else {}
         children = union_children(source, self._trees, past) if past.folders else []
+        for child in children[:CHILDREN_MAX]:
+            self._remember(number, child.name, self._number_of(child.first, child.place), child.mtime_ns)
         return _UnionListing(list(contents.items()), children, self._shown, self._owner)
+
+    def _past(self, source: BlobSource, number: int, *, wait: bool) -> Past | None:
+        """The past of a folder's path; None is that of the top where there is no snapshot."""
+        return self._top() if number == self._number else self._find(source, number, wait=wait)
+
+    def _number_of(self, first: int, place: int) -> int:
+        return VERSIONS_START + self._shown[first].base + place
+
+    def _remember(self, parent: int, name: bytes, number: int, mtime_ns: int) -> None:
+        self._children[parent, name] = number
+        self._mtimes[number] = mtime_ns
 
     def _top(self) -> Past | None:
         past = self._pasts.get(self._number)
@@ -156,20 +176,26 @@ class Versions:
         self, source: BlobSource, parent: int, past: Past, name: bytes, *, wait: bool
     ) -> tuple[int, Past] | None:
         number = self._children.get((parent, name))
+        if number == _NOT_THERE:
+            return None
         known = None if number is None else self._pasts.get(number)
         if number is not None and known is not None:
             return number, known
         _check_may_take(past, wait=wait)
         found = child_past(source, self._trees, past, name)
         if found is None:
+            self._children[parent, name] = _NOT_THERE
             return None
         first = found.oldest
-        number = VERSIONS_START + self._shown[first.first].base + first.node.place
+        number = self._number_of(first.first, first.node.place)
         self._pasts[number] = found
-        self._children[parent, name] = number
+        self._remember(parent, name, number, found.mtime_ns)
         return number, found
 
     def _find(self, source: BlobSource, number: int, *, wait: bool) -> Past:
+        known = self._pasts.get(number)
+        if known is not None:
+            return known
         if not wait:
             raise NotInMemory
         here, past = self._number, self._top()

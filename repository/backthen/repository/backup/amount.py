@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from backthen.repository.backup.request import SnapshotRequest
 from backthen.repository.crypto import SpillCipher
 from backthen.repository.opening import Repository
-from backthen.repository.source import Item, Spill, own_places, saved_paths, walk
+from backthen.repository.source import Items, Spill, own_places, saved_paths, walk
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,8 @@ def count_source(
         for event in events:
             if not is_wanted():
                 return None
-            if type(event) is Item and stat.S_ISREG(event.status.st_mode):
-                files += 1
-                size += event.status.st_size
+            if type(event) is Items:
+                sizes = [status.st_size for _, status in event.found if stat.S_ISREG(status.st_mode)]
+                files += len(sizes)
+                size += sum(sizes)
     return SourceAmount(files, size)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 
 import msgspec
@@ -23,6 +24,7 @@ from backthen.repository.source import (
     Xattrs,
     entry_type,
     is_changed,
+    is_gone,
     is_sparse,
     make_entry,
     open_file,
@@ -49,8 +51,8 @@ class EntryMaker:
         self._owners = OwnerNames()
         self._file_systems = FileSystems()
 
-    def item(self, item: Item, parents: Parents) -> Entry:
-        """The entry of a name that is not entered."""
+    def item(self, item: Item, parents: Parents) -> Entry | None:
+        """The entry of a name that is not entered; None where it is gone since it was looked at."""
         status = item.status
         if status.st_nlink > 1 and entry_type(status) != EntryType.DIRECTORY:
             return self._link_name(item, parents)
@@ -69,7 +71,7 @@ class EntryMaker:
             return Entry(problem.name, EntryType.UNKNOWN, error=problem.message)
         return make_entry(problem.name, problem.status, self._owners, error=problem.message)
 
-    def _link_name(self, item: Item, parents: Parents) -> Entry:
+    def _link_name(self, item: Item, parents: Parents) -> Entry | None:
         """One of several names of an inode; the inode is saved at the first of them through which it can be read."""
         top = self._file_systems.top_of_device(item.status.st_dev, item.path)
         group = self._keys.link_group(top, item.status.st_ino)
@@ -77,6 +79,8 @@ class EntryMaker:
             self._count_further_name(item, parents)
         else:
             record = self._inode(item, parents)
+            if record is None:
+                return None
             self._links.add_record(group, _encode_entry(record), is_complete=not record.error)
         return Entry(item.name, EntryType.LINK_NAME, link_group=group)
 
@@ -88,24 +92,27 @@ class EntryMaker:
         else:
             self._tally.others += 1
 
-    def _inode(self, item: Item, parents: Parents) -> Entry:
+    def _inode(self, item: Item, parents: Parents) -> Entry | None:
         kind = entry_type(item.status)
-        if kind == EntryType.DIRECTORY:
-            self._tally.directories += 1
-        elif kind != EntryType.FILE:
-            self._tally.others += 1
         old, is_known = parents.find_unchanged(item.name, kind, item.status)
         if old is not None:
             if kind == EntryType.FILE:
                 self._tally.file(item.path, old.size, known=True, unchanged=True)
+            else:
+                self._tally.others += 1
             return old
         try:
-            if kind == EntryType.FILE:
-                return self._file(item, is_known=is_known)
-            return self._other(item, kind)
+            entry = self._file(item, is_known=is_known) if kind == EntryType.FILE else self._other(item, kind)
         except OSError as error:
+            if error.errno == errno.ENOENT and is_gone(item.directory.descriptor, item.name):
+                return None
             self._tally.problem(item.path, reason_of(error))
-            return make_entry(item.name, item.status, self._owners, error=reason_of(error))
+            entry = make_entry(item.name, item.status, self._owners, error=reason_of(error))
+        if kind == EntryType.DIRECTORY:
+            self._tally.directories += 1
+        elif kind != EntryType.FILE:
+            self._tally.others += 1
+        return entry
 
     def _other(self, item: Item, kind: EntryType) -> Entry:
         target = read_target(item.directory.descriptor, item.name) if kind == EntryType.SYMLINK else b""

@@ -6,16 +6,20 @@ import logging
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import islice
+from typing import NamedTuple
 
 import msgspec
 
-from backthen.repository.content import SnapshotTree, blobs_of, entries_of
+from backthen.repository.content import SnapshotTree, blobs_of, entry_lists_of
 from backthen.repository.errors import RepositoryError
 from backthen.repository.model.entry import BlobRef, Entry, EntryType
 from backthen.repository.objects import BlobSource
+from backthen.repository.source import TYPE_BITS, TYPES, Items
 
 _log = logging.getLogger(__name__)
 _LINK_NAME = int(EntryType.LINK_NAME)
+_KEPT_TYPES = {bits: int(kind) for bits, kind in TYPES.items() if kind != EntryType.DIRECTORY}
 _CLOCK_GRANULARITY_NS = 20_000_000
 """File systems stamp times with a clock that ticks every 1 to 10 ms: a change in the tick of a read leaves no trace."""
 
@@ -33,17 +37,30 @@ class Parent:
     vouches: bool
 
 
-class _ParentDirectory:
-    """One directory of a parent, asked for its names in ascending order."""
+class Unchanged(NamedTuple):
+    """Entries of a parent's directory that are still the same, one after another; `start` of its entries are before."""
 
-    __slots__ = ("_entries", "_next", "_source", "entry", "parent", "trusted_before_ns")
+    start: int
+    entries: list[Entry]
+
+
+class _ParentDirectory:
+    """One directory of a parent, asked for its names in ascending order.
+
+    Its entries are looked at page by page: `_index` is where the next one is in the list `_page`, of which
+    `_pages_before` entries went before.
+    """
+
+    __slots__ = ("_index", "_page", "_pages", "_pages_before", "_source", "entry", "parent", "trusted_before_ns")
 
     def __init__(self, source: BlobSource, parent: Parent, entry: Entry) -> None:
         self._source = source
         self.parent = parent
         self.entry = entry
-        self._entries = entries_of(source, entry)
-        self._next = self._advance()
+        self._pages = entry_lists_of(source, entry)
+        self._page: list[Entry] = []
+        self._pages_before = 0
+        self._index = 0
         self.trusted_before_ns = parent.tree.root.started_ns - _CLOCK_GRANULARITY_NS
 
     def find(self, name: bytes) -> Entry | None:
@@ -63,20 +80,50 @@ class _ParentDirectory:
             return None
         return _ParentDirectory(self._source, self.parent, entry)
 
-    def _find(self, name: bytes) -> Entry | None:
-        entry = self._next
-        while entry is not None and entry.name < name:
-            entry = self._next = self._advance()
-        return entry if entry is not None and entry.name == name else None
+    def take_unchanged(self, items: Items, first: int) -> Unchanged:
+        """The next entries, as far as they are the items from `first` on, unchanged (see `Parents.find_unchanged`).
 
-    def _advance(self) -> Entry | None:
-        """The next entry; a damaged parent only costs reading the files again."""
-        try:
-            return next(self._entries, None)
-        except RepositoryError as error:
-            self._warn(error)
-            self._entries = iter(())
-            return None
+        Names of link groups are not among them.
+        """
+        begin = self._index if self._has_next() else 0
+        start, index, trusted_before_ns = self._pages_before + begin, begin, self.trusted_before_ns
+        for entry, (name, status) in zip(self._page[begin:], islice(items.found, first, None), strict=False):
+            if (
+                entry.mtime_ns != status.st_mtime_ns
+                or entry.ctime_ns != status.st_ctime_ns
+                or entry.name != name
+                or entry.size != status.st_size
+                or entry.type != _KEPT_TYPES.get(status.st_mode & TYPE_BITS)
+                or status.st_nlink > 1
+                or status.st_ctime_ns >= trusted_before_ns
+                or entry.error
+            ):
+                break
+            index += 1
+        self._index = index
+        return Unchanged(start, self._page[begin:index])
+
+    def _find(self, name: bytes) -> Entry | None:
+        while self._has_next():
+            entry = self._page[self._index]
+            if entry.name >= name:
+                return entry if entry.name == name else None
+            self._index += 1
+        return None
+
+    def _has_next(self) -> bool:
+        """Whether there is a next entry; a damaged parent only costs reading the files again."""
+        while self._index == len(self._page):
+            self._pages_before += len(self._page)
+            self._index = 0
+            try:
+                self._page = next(self._pages, [])
+            except RepositoryError as error:
+                self._warn(error)
+                self._pages, self._page = iter(()), []
+            if not self._page:
+                return False
+        return True
 
     def _warn(self, error: RepositoryError) -> None:
         _log.warning("the parent snapshot %s cannot be used further: %s", self.parent.tree.id.hex()[:8], error)
@@ -108,6 +155,17 @@ class Parents:
         """The directory of that name; names are asked in ascending order."""
         entered = (directory.enter(name) for directory in self._directories)
         return Parents(self._source, tuple(each for each in entered if each is not None), self._rely)
+
+    def take_unchanged(self, items: Items, first: int) -> Unchanged | None:
+        """The entries of items from `first` on that are unchanged in a nearest parent that vouches for them.
+
+        None when the next item has to be asked for by itself: what this does not find may still be unchanged.
+        """
+        nearest = self._directories[0] if self._directories else None
+        if nearest is None or not nearest.parent.vouches:
+            return None
+        unchanged = nearest.take_unchanged(items, first)
+        return unchanged if unchanged.entries else None
 
     def find_unchanged(self, name: bytes, kind: EntryType, status: os.stat_result) -> tuple[Entry | None, bool]:
         """(the entry of a file whose content and attributes are still the same, whether the name was there at all).

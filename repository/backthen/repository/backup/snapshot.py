@@ -29,6 +29,7 @@ from backthen.repository.source import (
     EnterDirectory,
     ExclusionRules,
     Item,
+    Items,
     LeaveDirectory,
     Problem,
     SavedPaths,
@@ -41,8 +42,6 @@ from backthen.repository.storage import Storage, at_once, parse_pack_name
 
 _ATTEMPTS_MAX = 5
 _CHECKPOINT_NS = 30 * 60 * 1_000_000_000
-_ENTRIES_BETWEEN_LOOKS = 64
-"""The clock is looked at for a checkpoint after so many entries, and at the end of each directory."""
 _NONCE_BYTES = 32
 
 
@@ -105,7 +104,7 @@ def _look_around(plan: _Plan) -> tuple[Survey, dict[PackId, int]]:
     with at_once(repository.storage) as begin:
         surveyed, listed = begin(repository.survey), begin(lambda: _list_packs(repository.storage))
         refreshed = begin(repository.refresh)
-        cleaned = begin(lambda: 0 if plan.request.dry_run else repository.storage.remove_abandoned_spool())
+        cleaned = begin(lambda: 0 if plan.request.dry_run else repository.remove_abandoned_spool())
         refreshed()
         cleaned()
         return surveyed(), listed()
@@ -159,14 +158,13 @@ class _Attempt:
         self._maker = EntryMaker(self._sink, self._keys, saver, self._links, self._tally)
         self._builder: TreeBuilder | None = None
         self._checkpoint_ns = clock.monotonic_ns() + _CHECKPOINT_NS
-        self._until_look = _ENTRIES_BETWEEN_LOOKS
 
     def __enter__(self) -> _Attempt:
         self._sink.__enter__()
         return self
 
-    def __exit__(self, *details: object) -> None:
-        self._sink.__exit__(*details)
+    def __exit__(self, kind: type[BaseException] | None, *details: object) -> None:
+        self._sink.__exit__(kind, *details)
         self._links.close()
 
     @property
@@ -189,8 +187,8 @@ class _Attempt:
         events = walk(self._plan.paths, spill, rules=request.rules, one_file_system=request.one_file_system, own=own)
         with closing(events):
             for event in events:
-                if type(event) is Item:
-                    self._add(self._maker.item(event, self._parents[-1]))
+                if type(event) is Items:
+                    self._add_items(event)
                 elif type(event) is EnterDirectory:
                     self._enter(event)
                 elif type(event) is LeaveDirectory:
@@ -226,12 +224,26 @@ class _Attempt:
             statistics=self.statistics(),
         )
 
+    def _add_items(self, items: Items) -> None:
+        builder = self._builder
+        assert builder is not None, "the walk begins by entering the top"
+        parents, found, at = self._parents[-1], items.found, 0
+        while at < len(found):
+            unchanged = parents.take_unchanged(items, at)
+            if unchanged is not None:
+                builder.add_unchanged(unchanged)
+                self._tally.unchanged(items.directory.path, unchanged.entries)
+                at += len(unchanged.entries)
+            else:
+                entry = self._maker.item(Item(*found[at], items.directory), parents)
+                if entry is not None:
+                    builder.add(entry)
+                at += 1
+        self._put_due_checkpoint()
+
     def _add(self, entry: Entry) -> None:
         assert self._builder is not None, "the walk begins by entering the top"
         self._builder.add(entry)
-        self._until_look -= 1
-        if not self._until_look:
-            self._put_due_checkpoint()
 
     def _enter(self, event: EnterDirectory) -> None:
         entry = self._maker.directory(event)
@@ -253,7 +265,6 @@ class _Attempt:
         self._put_due_checkpoint()
 
     def _put_due_checkpoint(self) -> None:
-        self._until_look = _ENTRIES_BETWEEN_LOOKS
         if clock.monotonic_ns() > self._checkpoint_ns and not self._plan.request.dry_run:
             self._put_checkpoint()
 

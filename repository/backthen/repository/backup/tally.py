@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from backthen.repository.model.entry import Entry, EntryType
 from backthen.repository.model.records import Statistics
 from backthen.repository.progress import Progress
 
 _UNTOLD_BYTES_MAX = 1_000_000
+_FILE = int(EntryType.FILE)
 
 
 class Tally:
@@ -46,6 +48,20 @@ class Tally:
             self.files_new += 1
         untold, self._untold = self._untold, 0
         self._progress.advance(files=1, size=untold, current=path)
+
+    def unchanged(self, folder: bytes, entries: list[Entry]) -> None:
+        """Entries of the folder at a path, none of them a directory, that are a parent's."""
+        sizes = [entry.size for entry in entries if entry.type == _FILE]
+        self.others += len(entries) - len(sizes)
+        self.files += len(sizes)
+        self.files_unchanged += len(sizes)
+        self.size += sum(sizes)
+        if self._progress.names_each:
+            for entry in entries:
+                if entry.type == _FILE:
+                    self._progress.advance(files=1, size=entry.size, current=folder + b"/" + entry.name)
+        else:
+            self._progress.advance(files=len(sizes), size=sum(sizes), current=folder + b"/" + entries[-1].name)
 
     def begin(self, path: bytes) -> None:
         """A file is going to be read that may take long."""

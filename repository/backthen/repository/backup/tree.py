@@ -8,6 +8,7 @@ from itertools import islice
 import msgspec
 
 from backthen.repository.backup.file import BlobSink
+from backthen.repository.backup.parents import Unchanged
 from backthen.repository.content import entries_of
 from backthen.repository.crypto import BlobKind, RepositoryKeys
 from backthen.repository.errors import RepositoryError
@@ -39,6 +40,16 @@ class _OpenDirectory:
         self._old_entries = iter(()) if old is None else entries_of(source, old)
         self._writer = new_writer() if old is None else None
 
+    def add_unchanged(self, unchanged: Unchanged) -> None:
+        if self._writer is None:
+            count = len(unchanged.entries)
+            if unchanged.start == self._matched and self._skip_old(count):
+                self._matched += count
+                return
+            self._writer = self._replayed()
+        for entry in unchanged.entries:
+            self._writer.add(entry, entry.name, count=1, size=entry.size)
+
     def add(self, entry: Entry) -> None:
         if self._writer is None:
             if self._next_old() == entry:
@@ -69,6 +80,13 @@ class _OpenDirectory:
             return next(self._old_entries, None)
         except RepositoryError:
             return None
+
+    def _skip_old(self, count: int) -> bool:
+        """Pass over the parent's next entries; whether they are there."""
+        try:
+            return next(islice(self._old_entries, count - 1, None), None) is not None
+        except RepositoryError:
+            return False
 
     def _replayed(self) -> PageWriter:
         writer = self._new_writer()
@@ -106,6 +124,10 @@ class TreeBuilder:
     def add(self, entry: Entry) -> None:
         """An entry of the current directory."""
         self._stack[-1].add(entry)
+
+    def add_unchanged(self, unchanged: Unchanged) -> None:
+        """Entries of the current directory that are the ones of the parent it was entered with."""
+        self._stack[-1].add_unchanged(unchanged)
 
     def leave(self, error: str = "") -> None:
         """The current directory is complete, or lacks what `error` says."""

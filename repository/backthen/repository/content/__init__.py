@@ -9,7 +9,7 @@ from backthen.repository.content.file import (
     read_file,
     read_xattrs,
 )
-from backthen.repository.content.tree import Node, SnapshotTree, distinct_leaves, entries_of
+from backthen.repository.content.tree import Node, SnapshotTree, distinct_leaves, entries_of, entry_lists_of
 
 __all__ = [
     "Node",
@@ -17,6 +17,7 @@ __all__ = [
     "blobs_of",
     "distinct_leaves",
     "entries_of",
+    "entry_lists_of",
     "expect_file",
     "extents_from",
     "next_data",

@@ -8,7 +8,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from typing import NamedTuple, cast
 
 from backthen.repository import format as fmt
@@ -158,8 +158,13 @@ class SnapshotTree:
 
 def entries_of(source: BlobSource, directory: Entry) -> Iterator[Entry]:
     """The entries of a directory in order as they stand in its pages, where a name of a link group has no metadata."""
+    return chain.from_iterable(entry_lists_of(source, directory))
+
+
+def entry_lists_of(source: BlobSource, directory: Entry) -> Iterator[list[Entry]]:
+    """The same, page by page; the lists are not to be changed."""
     if directory.page is not None:
-        yield from _entries_below(source, _checked_page(source, directory))
+        yield from _entry_lists_below(source, _checked_page(source, directory))
 
 
 def distinct_leaves(source: BlobSource, directory: Node, seen: set[BlobId]) -> Iterator[tuple[int, Page]]:
@@ -187,14 +192,14 @@ def _distinct_below(
     seen.add(id_)
 
 
-def _entries_below(source: BlobSource, page: Page) -> Iterator[Entry]:
-    for item in page.items:
-        if not isinstance(item, Child):
-            yield from cast("list[Entry]", page.items)
-            return
+def _entry_lists_below(source: BlobSource, page: Page) -> Iterator[list[Entry]]:
+    if page.level == 0:
+        yield cast("list[Entry]", page.items)
+        return
+    for item in cast("list[Child]", page.items):
         lower = source.page(item.ref, decode_tree_page)
         check_child(item, lower, parent_level=page.level)
-        yield from _entries_below(source, lower)
+        yield from _entry_lists_below(source, lower)
 
 
 def _checked_top(source: BlobSource, directory: Node) -> BlobRef:

@@ -32,7 +32,7 @@ class PackCipher:
         """Seal part `number`; each number once only, or the nonce would repeat."""
         return self._cipher.encrypt(number.to_bytes(12, "big"), plaintext, self._bind(number, last=last))
 
-    def open(self, number: int, sealed: bytes, *, last: bool = False) -> bytes:
+    def open(self, number: int, sealed: bytes | memoryview, *, last: bool = False) -> bytes:
         """The plaintext of part `number`.
 
         Raises:
@@ -40,6 +40,21 @@ class PackCipher:
         """
         try:
             return self._cipher.decrypt(number.to_bytes(12, "big"), sealed, self._bind(number, last=last))
+        except InvalidTag as error:
+            raise TamperedError("authentication failed: it was damaged or changed") from error
+
+    def seal_into(self, number: int, plaintext: bytes, sealed: memoryview, *, last: bool = False) -> None:
+        """Like `seal`, into memory of exactly the length of the plaintext and its tag."""
+        self._cipher.encrypt_into(number.to_bytes(12, "big"), plaintext, self._bind(number, last=last), sealed)
+
+    def open_into(self, number: int, sealed: memoryview, plaintext: memoryview, *, last: bool = False) -> None:
+        """Like `open`, into memory of exactly the plaintext's length, which is to be wiped or dropped when this raises.
+
+        Raises:
+            TamperedError: it is not the part that was sealed there.
+        """
+        try:
+            self._cipher.decrypt_into(number.to_bytes(12, "big"), sealed, self._bind(number, last=last), plaintext)
         except InvalidTag as error:
             raise TamperedError("authentication failed: it was damaged or changed") from error
 

@@ -11,19 +11,25 @@ Nothing here is kept: a caller that asks for many paths keeps the `Past` of thos
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from backthen.repository.content import Node, SnapshotTree, distinct_leaves
-from backthen.repository.errors import PathNotFound
+from backthen.repository.errors import PathNotFound, RepositoryError
 from backthen.repository.ids import BlobId
 from backthen.repository.model.entry import BlobRef, Entry, EntryType
-from backthen.repository.objects import BlobSource
+from backthen.repository.model.page import decode_tree_page
+from backthen.repository.objects import BlobSource, NotInMemory
 
 Timeline = Sequence[SnapshotTree]
 """Snapshots in the order in which they were begun; the functions below speak of them by their index."""
 
+_DIRECTORY = int(EntryType.DIRECTORY)
 _LINK_NAME = int(EntryType.LINK_NAME)
+_AHEAD_BYTES = 1024
+"""The pages on one path of a snapshot lie in one segment. Where a path is followed name by name through thousands of
+snapshots, a segment has left memory when its next name is asked for; so much of what follows is taken out at once."""
 
 
 class Sighting(NamedTuple):
@@ -107,6 +113,7 @@ def child_past(source: BlobSource, trees: Timeline, past: Past, name: bytes) -> 
         node = trees[folder.first].lookup(source, folder.node, name)
         if node is not None:
             found.append(Sighting(folder.first, folder.last, node))
+            _take_ahead(source, node.entry, _AHEAD_BYTES)
     return _gather(trees, found)
 
 
@@ -139,11 +146,14 @@ def union_children(source: BlobSource, trees: Timeline, past: Past) -> list[Unio
     found: dict[bytes, UnionChild] = {}
     linked: set[bytes] = set()
     for folder in past.folders:
+        room = _AHEAD_BYTES
         for base, leaf in distinct_leaves(source, folder.node, seen):
             for start, entry in zip(leaf.starts, leaf.items, strict=False):
                 assert isinstance(entry, Entry)
                 if entry.type == _LINK_NAME:
                     linked.add(entry.name)
+                elif entry.type == _DIRECTORY:
+                    room = _take_ahead(source, entry, room)
                 _note(found, entry, folder.first, base + start)
     for name in linked:
         whole = child_past(source, trees, past, name)
@@ -172,6 +182,16 @@ def find_sighting(past: Past, entry: Entry) -> Sighting | None:
 def count_contents(past: Past) -> tuple[int, int]:
     """How many distinct contents a path had as something else than a directory, and as a directory."""
     return len(past.contents), len({sighting.node.entry.page for sighting in past.folders})
+
+
+def _take_ahead(source: BlobSource, entry: Entry, room: int) -> int:
+    """Take the pages of a folder and of those below it into memory, as far as they are small; how much room is left."""
+    if entry.type == _DIRECTORY and entry.page is not None and entry.page.length <= room:
+        room -= entry.page.length
+        with suppress(NotInMemory, RepositoryError):  # whoever opens the folder meets the same, and says so
+            for item in source.page(entry.page, decode_tree_page).items:
+                room = _take_ahead(source, item, room) if isinstance(item, Entry) else room
+    return room
 
 
 def _note(found: dict[bytes, UnionChild], entry: Entry, first: int, place: int) -> None:

@@ -7,6 +7,7 @@ from backthen.repository.maintenance.access import (
     list_access,
     remove_access,
 )
+from backthen.repository.maintenance.caches import RepositoryCache, clear_caches, list_caches
 from backthen.repository.maintenance.check import CheckReport, CheckRequest, Finding, check_repository
 from backthen.repository.maintenance.statistics import RepositoryStatistics, repository_statistics
 
@@ -14,12 +15,15 @@ __all__ = [
     "CheckReport",
     "CheckRequest",
     "Finding",
+    "RepositoryCache",
     "RepositoryStatistics",
     "add_password",
     "add_recovery_key",
     "change_password",
     "check_repository",
+    "clear_caches",
     "list_access",
+    "list_caches",
     "remove_access",
     "repository_statistics",
 ]

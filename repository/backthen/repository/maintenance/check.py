@@ -29,7 +29,7 @@ from backthen.repository.errors import (
     ObjectMissing,
     TamperedError,
 )
-from backthen.repository.ids import PackId
+from backthen.repository.ids import BlobId, PackId
 from backthen.repository.index import TemporaryTable, decode_index
 from backthen.repository.maintenance.verify_pack import verify_pack
 from backthen.repository.model.entry import BlobRef, Entry, EntryType
@@ -49,6 +49,7 @@ from backthen.repository.storage import (
 
 _PACKS_AT_ONCE = 64
 _WORKERS = 2
+_FOUND = (DamageError, ObjectMissing, NewerFormatError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,12 +82,17 @@ class CheckReport:
 
 
 def check_repository(repository: Repository, request: CheckRequest, progress: Progress) -> CheckReport:
-    """Check all there is; what is wrong is found, not raised.
+    """Check all there is, in the storage itself; what is wrong is found, not raised.
 
     Raises:
         StorageError: the storage failed, so that nothing can be said.
         CacheError: the cache folder cannot be used.
     """
+    with repository.reading_anew() as anew:
+        return _check(anew, request, progress)
+
+
+def _check(repository: Repository, request: CheckRequest, progress: Progress) -> CheckReport:
     report = CheckReport()
     packs = _list_packs(repository, report)
     with _DataCheck(repository, _sample(packs, request.read_data_percent)) as data:
@@ -226,30 +232,35 @@ class _TreeCheck:
                 for item in page.items:
                     if isinstance(item, Child):
                         waiting.append((item.ref, decode, path, (item.count, item.size)))
+                    elif isinstance(item, Entry) and item.is_directory:
+                        below = path + b"/" + item.name
+                        waiting.append((item.page, decode_tree_page, below, (item.below, item.size)))
                     elif isinstance(item, Entry):
-                        waiting.extend(self._check_entry(item, path))
+                        try:
+                            self._check_entry(item)
+                        except _FOUND as error:
+                            _add_finding(self._report, self._name(path + b"/" + item.name), error)
 
-    def _check_entry(self, entry: Entry, path: bytes) -> list[_Waiting]:
-        where = path + b"/" + entry.name
-        if entry.is_directory:
-            return [(entry.page, decode_tree_page, where, (entry.below, entry.size))]
-        with _found(self._report, self._name(where)):
-            if entry.xattr_blob is not None:
-                self._check_blob(entry.xattr_blob)
-            length = 0
-            for _, extent in extents_from(self._source, entry, 0):
-                length += extent.length
-                if not extent.is_hole:
-                    self._check_blob(BlobRef(extent.id, extent.length))
-            if entry.type == EntryType.FILE and not entry.error and length != entry.size:
-                raise MalformedError("the extents of a file do not fill it")
-        return []
+    def _check_entry(self, entry: Entry) -> None:
+        """What is no directory has all that it stands on."""
+        if entry.xattr_blob is not None:
+            self._check_blob(entry.xattr_blob.id, entry.xattr_blob.length)
+        length = 0
+        for _, extent in extents_from(self._source, entry, 0):
+            length += extent.length
+            if not extent.is_hole:
+                self._check_blob(extent.id, extent.length)
+        if entry.type == EntryType.FILE and not entry.error and length != entry.size:
+            raise MalformedError("the extents of a file do not fill it")
 
-    def _check_blob(self, ref: BlobRef) -> None:
+    def _check_blob(self, id_: BlobId, length: int) -> None:
         index = self._repository.index
-        places = index.copies(ref.id[: fmt.ID_PREFIX_BYTES])
-        if all(index.pack_id(place) not in self._packs for place in places):
-            raise MissingError(f"a blob of {ref.length} bytes is missing")
+        prefix = id_[: fmt.ID_PREFIX_BYTES]
+        first = index.lookup(prefix)
+        if first is not None and index.pack_id(first) in self._packs:
+            return
+        if all(index.pack_id(place) not in self._packs for place in index.copies(prefix)):
+            raise MissingError(f"a blob of {length} bytes is missing")
 
     def _is_new(self, ref: BlobRef) -> bool:
         key = ref.id[: fmt.ID_PREFIX_BYTES]
@@ -313,7 +324,8 @@ class _DataCheck:
         self._under_way.append((pack_id, length, self._pool.submit(self._verify, pack_id, length)))
 
     def _verify(self, pack_id: PackId, length: int) -> list[str]:
-        return list(verify_pack(self._repository.storage, self._repository.keys, pack_id, length))
+        repository = self._repository
+        return list(verify_pack(repository.storage, repository.keys, pack_id, length, repository.cached))
 
 
 @contextmanager
@@ -321,8 +333,12 @@ def _found(report: CheckReport, name: str) -> Iterator[None]:
     """What is wrong inside is a finding; a failure of the storage itself is not."""
     try:
         yield
-    except (DamageError, ObjectMissing, NewerFormatError) as error:
-        shown = error.name if isinstance(error, DamageError) and error.name else name
-        message = str(error).removeprefix(f"{shown}: ")
-        name = shown if name in FOLDERS else name
-        report.findings.append(Finding(name, message if shown == name else f"{shown}: {message}"))
+    except _FOUND as error:
+        _add_finding(report, name, error)
+
+
+def _add_finding(report: CheckReport, name: str, error: Exception) -> None:
+    shown = error.name if isinstance(error, DamageError) and error.name else name
+    message = str(error).removeprefix(f"{shown}: ")
+    name = shown if name in FOLDERS else name
+    report.findings.append(Finding(name, message if shown == name else f"{shown}: {message}"))

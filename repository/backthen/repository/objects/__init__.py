@@ -4,6 +4,7 @@ from backthen.repository.objects.orphans import index_orphans, load_pack_directo
 from backthen.repository.objects.reader import BlobReader
 from backthen.repository.objects.refresh import refresh_index
 from backthen.repository.objects.source import BlobSource, CacheUse, NotInMemory
+from backthen.repository.objects.spool import remove_abandoned_packs
 from backthen.repository.objects.writer import BlobWriter
 
 __all__ = [
@@ -15,4 +16,5 @@ __all__ = [
     "index_orphans",
     "load_pack_directory",
     "refresh_index",
+    "remove_abandoned_packs",
 ]

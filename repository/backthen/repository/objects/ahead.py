@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Hashable
-from queue import Full, Queue
+from contextlib import suppress
+from queue import Empty, Full, Queue
 
 _WORKERS = 2
 _WAITING_MAX = 16
@@ -46,8 +47,9 @@ class AheadWorkers:
         """Drop what waits, and end the threads after what they are doing."""
         with self._lock:
             threads, self._threads = self._threads, []
-            while not self._tasks.empty():
-                self._tasks.get_nowait()
+            with suppress(Empty):  # the threads take from it, too
+                while True:
+                    self._tasks.get_nowait()
             for _ in threads:
                 self._tasks.put_nowait(None)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Sequence
 from typing import NamedTuple, Protocol
 
 from backthen.repository.model.entry import BlobRef
@@ -27,7 +27,7 @@ class BlobSource(Protocol):
     There are two for each repository: one that may block on storage, and one that answers from memory at once or raises
     `NotInMemory`. Each verifies what it gives.
 
-    `page` and `read` raise:
+    `page`, `read` and `read_together` raise:
         NotInMemory: only the source that must not block.
         TamperedError, MalformedError, MissingError: the blob is damaged or gone.
         StorageError: the storage failed.
@@ -39,6 +39,23 @@ class BlobSource(Protocol):
 
     def read(self, ref: BlobRef, offset: int = 0, length: int | None = None) -> bytes | memoryview:
         """Bytes `offset` to `offset + length` of the blob (to its end when None)."""
+        ...
+
+    def segment_of(self, ref: BlobRef) -> Hashable:
+        """What the blobs of one segment have in common, to tell which are worth reading together.
+
+        Raises:
+            CacheError: the local index is damaged.
+        """
+        ...
+
+    def read_together(self, refs: Sequence[BlobRef]) -> list[bytes | memoryview]:
+        """Several blobs whole, best of one segment: where they are all that is in it, it is not kept in memory."""
+        ...
+
+    @property
+    def eagerness(self) -> int:
+        """How many times as much as was read in order is worth expecting: the more the farther the storage is."""
         ...
 
     def expect(self, ref: BlobRef) -> bool:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
-import tempfile
 from pathlib import Path
 from typing import BinaryIO
 
-from backthen.repository.errors import StorageError
+from backthen.repository.errors import CacheError, StorageError
 from backthen.repository.private import make_private_folder
+from backthen.repository.storage import new_locked_file, remove_abandoned
+
+_PREFIX = "pack-"
 
 
 def new_spool_file(folder: Path) -> tuple[Path, BinaryIO]:
@@ -20,14 +21,21 @@ def new_spool_file(folder: Path) -> tuple[Path, BinaryIO]:
     """
     try:
         make_private_folder(folder)
-        while True:
-            descriptor, name = tempfile.mkstemp(prefix="pack-", dir=folder)
-            file = os.fdopen(descriptor, "wb")
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            if os.fstat(descriptor).st_nlink:
-                return Path(name), file
-            file.close()  # a cleaner was quicker than the lock
+        path, descriptor = new_locked_file(folder, _PREFIX)
+        return path, os.fdopen(descriptor, "wb")
     except OSError as error:
         raise StorageError(
             f"{folder} cannot be written: {error.strerror}", hint="Make room, or check who owns it."
         ) from error
+
+
+def remove_abandoned_packs(folder: Path) -> int:
+    """Remove the files that killed writers left in the folder; how many there were.
+
+    Raises:
+        CacheError: the folder cannot be read or written.
+    """
+    try:
+        return remove_abandoned(folder, lambda name: name.startswith(_PREFIX))
+    except OSError as error:
+        raise CacheError(f"{folder} cannot be cleaned: {error.strerror}", hint="Check who owns it.") from error

@@ -34,7 +34,7 @@ from backthen.repository.objects.spool import new_spool_file
 from backthen.repository.packs import BlobRecord, BuiltPack, PackBuilder, Segment, make_run, make_solid
 from backthen.repository.storage import CachedStorage, Storage, index_name, pack_name
 
-_CLASSES = {
+_CLASSES: dict[int, int] = {
     BlobKind.CHUNK: fmt.PACK_CLASS_DATA,
     BlobKind.PAGE: fmt.PACK_CLASS_TREE,
     BlobKind.LIST: fmt.PACK_CLASS_TREE,
@@ -43,8 +43,9 @@ _CLASSES = {
 _WORKERS = 2
 _BYTES_IN_FLIGHT_MAX = 8 * fmt.MIB
 _PACKS_WAITING_MAX = 2
-_PUTS_AT_ONCE_MAX = 4
-"""Packs on their way to a storage that is far away: enough to fill the line while some of them wait for an answer."""
+_PUTS_AT_ONCE_MAX = 2
+"""Packs on their way to a storage that is far away: one fills the line while the other waits for an answer. What a
+killed run loses is what was on its way, so not more of them."""
 _LOOKAHEAD_UNITS = 8
 _BEST_FIT_BELOW_BYTES = 4 * fmt.MIB
 _BLOBS_PER_INDEX = 65_536
@@ -98,8 +99,10 @@ class BlobWriter:
         """Start."""
         return self
 
-    def __exit__(self, *_: object) -> None:
-        """Stop the threads; what was not flushed is dropped."""
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Stop the threads; what was not flushed is dropped, and who is interrupted waits for no storage."""
+        if kind is not None and not issubclass(kind, Exception):
+            self._uploads.abandon()
         self._pool.shutdown(wait=True, cancel_futures=True)
         self._uploads.close()
         for lane in self._lanes.values():
@@ -118,11 +121,15 @@ class BlobWriter:
             CacheError: the local index cannot be written.
         """
         blob_id = self._keys.blob_id(kind, data)
-        length = memoryview(data).nbytes
+        length = len(data) if type(data) is bytes else memoryview(data).nbytes
         prefix = blob_id[: fmt.ID_PREFIX_BYTES]
         if prefix not in self._pending and not self._is_stored(prefix):
             self._pending.add(prefix)
-            self._append(BlobRecord(kind, blob_id, length), data if type(data) is bytes else bytes(data))
+            try:
+                self._append(BlobRecord(kind, blob_id, length), data)
+            except BaseException as error:
+                self._uploads.fail(error)  # the blob counts as put: nothing is flushed without it
+                raise
         return BlobRef(blob_id, length)
 
     def rely(self, ref: BlobRef) -> bool:
@@ -158,14 +165,15 @@ class BlobWriter:
                 return True
         return False
 
-    def _append(self, record: BlobRecord, data: bytes) -> None:
-        lane = self._lanes[_CLASSES[BlobKind(record.kind)]]
+    def _append(self, record: BlobRecord, data: Buffer) -> None:
+        lane = self._lanes[_CLASSES[record.kind]]
         if record.length > fmt.RUN_PIECE_BYTES and not self._compression.is_worthwhile(memoryview(data)):
-            self._submit(lane, record.length, lambda: make_run(data, record))
+            unit = make_run(data, record)
+            self._submit(lane, record.length, lambda: unit)
             return
         if lane.batch_bytes + record.length > fmt.SOLID_BYTES_MAX or len(lane.batch) == fmt.SOLID_BLOBS_MAX:
             self._submit_batch(lane)
-        lane.batch.append(data)
+        lane.batch.append(data if type(data) is bytes else bytes(data))
         lane.batch_records.append(record)
         lane.batch_bytes += record.length
 
@@ -348,6 +356,11 @@ class _PackUploads:
         for _ in self._pool.map(self._write_index, waiting, waiting.values()):
             pass
         self.raise_failure()
+
+    def abandon(self) -> None:
+        """Break off what is being stored."""
+        self._is_closing = True
+        self._storage.close()
 
     def close(self) -> None:
         """Stop the threads after the packs they are storing; the files of those that wait are removed."""

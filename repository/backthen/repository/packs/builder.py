@@ -43,6 +43,7 @@ class PackBuilder:
         self._file = file
         self._hash = hashlib.sha256()
         self._cipher: PackCipher | None = None
+        self._memory = _Memory()
         self._segments: list[tuple[int, int, int]] = []
         self._blobs = bytearray()
         self._prefixes = bytearray()
@@ -81,7 +82,7 @@ class PackBuilder:
             self._cipher = new_pack_cipher(self._keys, self._class, unit[0].plaintext[: fmt.KIB])
             self._write(self._cipher.header)
         for segment in unit:
-            sealed = _seal_verified(self._cipher, len(self._segments), segment.plaintext)
+            sealed = self._memory.seal_verified(self._cipher, len(self._segments), segment.plaintext)
             self._write(sealed)
             self._segments.append((len(sealed), len(segment.blobs), segment.form))
             for blob in segment.blobs:
@@ -103,7 +104,7 @@ class PackBuilder:
         assert cipher is not None and self._segments
         before = fmt.PACK_HEADER_BYTES + sum(length for length, _, _ in self._segments)
         directory = self._directory(before + 4 + fmt.TAG_BYTES + fmt.PACK_TRAILER_BYTES)
-        sealed = _seal_verified(cipher, len(self._segments), directory, last=True)
+        sealed = self._memory.seal_verified(cipher, len(self._segments), directory, last=True)
         self._write(sealed)
         self._write(cipher.seal_trailer(TRAILER.pack(len(self._segments), len(sealed))))
         self._flush()
@@ -137,7 +138,7 @@ class PackBuilder:
             self._failure = error
             raise
 
-    def _write(self, data: bytes) -> None:
+    def _write(self, data: bytes | memoryview) -> None:
         self._hash.update(data)
         try:
             self._file.write(data)
@@ -156,12 +157,26 @@ def pack_numbers(numbers: Sequence[int]) -> bytes:
     return struct.pack(f">{len(numbers)}I", *numbers)
 
 
-def _seal_verified(cipher: PackCipher, number: int, plaintext: bytes, *, last: bool = False) -> bytes:
-    """Seal, and open again before the result is trusted."""
-    sealed = cipher.seal(number, plaintext, last=last)
-    if cipher.open(number, sealed, last=last) != plaintext:
-        raise AssertionError("a sealed segment did not open to what was sealed")
-    return sealed
+class _Memory:
+    """What is sealed into and opened into, used again for each segment: fresh memory costs more than the cipher."""
+
+    __slots__ = ("_opened", "_sealed")
+
+    def __init__(self) -> None:
+        self._sealed = bytearray()
+        self._opened = bytearray()
+
+    def seal_verified(self, cipher: PackCipher, number: int, plaintext: bytes, *, last: bool = False) -> memoryview:
+        """Seal, and open again before the result is trusted. The result is valid until the next call."""
+        length = len(plaintext)
+        if length > len(self._opened):
+            self._sealed, self._opened = bytearray(length + fmt.TAG_BYTES), bytearray(length)
+        sealed = memoryview(self._sealed)[: length + fmt.TAG_BYTES]
+        cipher.seal_into(number, plaintext, sealed, last=last)
+        cipher.open_into(number, sealed, memoryview(self._opened)[:length], last=last)
+        if not self._opened.startswith(plaintext):
+            raise AssertionError("a sealed segment did not open to what was sealed")
+        return sealed
 
 
 def _spool_error(error: OSError) -> StorageError:

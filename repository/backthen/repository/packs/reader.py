@@ -43,7 +43,7 @@ class PackDirectory(NamedTuple):
         return IndexedPack(pack_id, pack_numbers(self.lengths), pack_numbers(self.counts), prefixes)
 
 
-def open_segment(cipher: PackCipher, number: int, sealed: bytes, form: int) -> SolidBody | RunPiece:
+def open_segment(cipher: PackCipher, number: int, sealed: bytes | memoryview, form: int) -> SolidBody | RunPiece:
     """Authenticate, decompress and check one segment.
 
     Raises:

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from itertools import accumulate
 from typing import NamedTuple
 
+from typing_extensions import Buffer
+
 from backthen.repository import format as fmt
 from backthen.repository.compression import Compression, compress, decompress
 from backthen.repository.errors import MalformedError
@@ -71,7 +73,7 @@ def make_solid(blobs: Sequence[bytes], records: Sequence[BlobRecord], compressio
     return Segment(FORM_SOLID, _encode_body(b"".join((lengths, *blobs)), compression, len(blobs)), tuple(records))
 
 
-def make_run(blob: bytes, record: BlobRecord) -> list[Segment]:
+def make_run(blob: Buffer, record: BlobRecord) -> list[Segment]:
     """The segments of one large blob that does not compress, 256 KiB of it in each, stored as they are.
 
     Small pieces make reading a few bytes of it cheap, and nothing is lost by it.

@@ -23,7 +23,7 @@ _ACLS = (b"system.posix_acl_access", b"system.posix_acl_default")
 _USER = b"user."
 _UNSUPPORTED = frozenset((errno.ENOTSUP, errno.ENOSYS))
 _FORBIDDEN = frozenset((errno.EPERM, errno.EACCES))
-_NAMES_KEPT_MAX = 10_000
+_OWNERS_KEPT_MAX = 10_000
 
 Handle = int | bytes
 """An open file, or a path under /proc that leads to one without a race."""
@@ -36,8 +36,7 @@ class AttributeSetter:
         self._notes = tally.notes
         self._user = os.geteuid()
         self._groups = frozenset((os.getegid(), *os.getgroups()))
-        self._users_by_name: dict[str, int | None] = {}
-        self._groups_by_name: dict[str, int | None] = {}
+        self._owners: dict[tuple[str, str, int, int], tuple[int, int]] = {}
 
     @property
     def is_root(self) -> bool:
@@ -60,10 +59,11 @@ class AttributeSetter:
         before = tuple(pair for pair in xattrs if pair[0].startswith(_USER)) if xattrs else ()
         problem = self._set_xattrs(handle, before)
         if entry.type != EntryType.SYMLINK:
-            os.chmod(handle, self._mode(entry, lost))
+            os.chmod(handle, self._mode(entry, lost) if lost else entry.mode)
         if clear_acl:
             self._clear_acls(handle, xattrs)
-        problem = self._set_xattrs(handle, tuple(pair for pair in xattrs if pair not in before)) or problem
+        if xattrs:
+            problem = self._set_xattrs(handle, tuple(pair for pair in xattrs if pair not in before)) or problem
         os.utime(handle, ns=(entry.mtime_ns, entry.mtime_ns))
         return problem
 
@@ -89,9 +89,16 @@ class AttributeSetter:
 
     def _owner(self, entry: Entry) -> tuple[int, int]:
         """User and group by name where this system knows the name, else by number."""
-        uid = _number(self._users_by_name, entry.user, lambda name: pwd.getpwnam(name).pw_uid)
-        gid = _number(self._groups_by_name, entry.group, lambda name: grp.getgrnam(name).gr_gid)
-        return entry.uid if uid is None else uid, entry.gid if gid is None else gid
+        key = (entry.user, entry.group, entry.uid, entry.gid)
+        owner = self._owners.get(key)
+        if owner is None:
+            uid = _number(entry.user, lambda name: pwd.getpwnam(name).pw_uid)
+            gid = _number(entry.group, lambda name: grp.getgrnam(name).gr_gid)
+            owner = (entry.uid if uid is None else uid, entry.gid if gid is None else gid)
+            if len(self._owners) >= _OWNERS_KEPT_MAX:
+                self._owners.clear()
+            self._owners[key] = owner
+        return owner
 
     def _set_owner(self, handle: Handle, entry: Entry) -> int:
         """Set the owner as far as allowed; returns the mode bits that must not be set then."""
@@ -144,14 +151,8 @@ class AttributeSetter:
                         raise
 
 
-def _number(known: dict[str, int | None], name: str, find: Callable[[str], int]) -> int | None:
-    if not name:
+def _number(name: str, find: Callable[[str], int]) -> int | None:
+    try:
+        return find(name) if name else None
+    except (KeyError, ValueError):
         return None
-    if name not in known:
-        if len(known) >= _NAMES_KEPT_MAX:
-            known.clear()
-        try:
-            known[name] = find(name)
-        except (KeyError, ValueError):
-            known[name] = None
-    return known[name]

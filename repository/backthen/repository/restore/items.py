@@ -17,7 +17,7 @@ from backthen.repository.errors import MalformedError
 from backthen.repository.model.entry import Entry, EntryType
 from backthen.repository.objects.source import BlobSource
 from backthen.repository.restore.attributes import AttributeSetter
-from backthen.repository.restore.content import ContentWriter, safe_attributes
+from backthen.repository.restore.content import ContentWriter, has_one_chunk_at_most, safe_attributes
 from backthen.repository.restore.folders import Folder
 from backthen.repository.restore.tally import Note, Tally
 from backthen.repository.source import path_in, path_of, read_target, read_xattrs
@@ -26,7 +26,6 @@ _TEMPORARY_MODE = 0o600
 _CREATE_FLAGS = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _LOOK_FLAGS = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 _OPEN_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-_ONE_EXTENT_BYTES = 40
 _NODE_BITS: dict[int, int] = {
     EntryType.FIFO: stat.S_IFIFO,
     EntryType.SOCKET: stat.S_IFSOCK,
@@ -67,13 +66,15 @@ class ItemMaker:
         attributes, xattrs, lost = safe_attributes(self._source, entry)
         directory = folder.descriptor
         is_file = entry.type == EntryType.FILE
-        first_name = name if folder.is_made and _is_made_at_once(entry) else self._temporary_name()
+        is_small = has_one_chunk_at_most(entry)
+        first_name = name if folder.is_made and is_small else self._temporary_name()
         create = self._create_file if is_file else self._create_special
         made, descriptor = create(directory, first_name, entry)
         try:
             try:
                 if is_file:
-                    self._tally.bytes_written += self._content.write(entry, descriptor)
+                    write = self._content.write_only_chunk if is_small else self._content.write
+                    self._tally.bytes_written += write(entry, descriptor)
                 handle = descriptor if is_file else path_of(descriptor)
                 clear_acl = folder.inherits_acl and entry.type != EntryType.SYMLINK
                 problem = self._attributes.set_all(handle, attributes, xattrs, clear_acl=clear_acl)
@@ -162,11 +163,6 @@ class ItemMaker:
 
     def _temporary_name(self) -> bytes:
         return self._prefix + b"%d" % next(self._numbers)
-
-
-def _is_made_at_once(entry: Entry) -> bool:
-    """Whether one call writes it: then it needs no temporary name in a directory that held nothing before."""
-    return entry.page is None and len(entry.extents) <= _ONE_EXTENT_BYTES
 
 
 def is_unchanged(folder: Folder, name: bytes, entry: Entry, status: os.stat_result) -> bool:

@@ -2,6 +2,8 @@
 
 from backthen.repository.source.attributes import (
     NO_XATTRS,
+    TYPE_BITS,
+    TYPES,
     OwnerNames,
     XattrRead,
     Xattrs,
@@ -17,6 +19,7 @@ from backthen.repository.source.files import (
     FileReplaced,
     Stretch,
     is_changed,
+    is_gone,
     is_sparse,
     open_file,
     read_whole,
@@ -28,10 +31,12 @@ from backthen.repository.source.names import Spill, sorted_names
 from backthen.repository.source.own import OwnPlaces, own_places, tag_cache
 from backthen.repository.source.patterns import PatternList, split_lines
 from backthen.repository.source.roots import SavedPaths, saved_paths
-from backthen.repository.source.walk import Directory, EnterDirectory, Event, Item, LeaveDirectory, Problem, walk
+from backthen.repository.source.walk import Directory, EnterDirectory, Event, Item, Items, LeaveDirectory, Problem, walk
 
 __all__ = [
     "NO_XATTRS",
+    "TYPES",
+    "TYPE_BITS",
     "Directory",
     "EnterDirectory",
     "Event",
@@ -39,6 +44,7 @@ __all__ = [
     "FileReplaced",
     "FileSystems",
     "Item",
+    "Items",
     "LeaveDirectory",
     "OwnPlaces",
     "OwnerNames",
@@ -51,6 +57,7 @@ __all__ = [
     "Xattrs",
     "entry_type",
     "is_changed",
+    "is_gone",
     "is_sparse",
     "make_entry",
     "open_file",

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from backthen.repository.model.entry import BlobRef, Entry, EntryType
 from backthen.repository.source.files import reason_of
 
-_TYPES = {
+TYPES = {
     stat.S_IFREG: EntryType.FILE,
     stat.S_IFDIR: EntryType.DIRECTORY,
     stat.S_IFLNK: EntryType.SYMLINK,
@@ -24,8 +24,9 @@ _TYPES = {
     stat.S_IFCHR: EntryType.CHARACTER_DEVICE,
     stat.S_IFBLK: EntryType.BLOCK_DEVICE,
 }
+_DEVICES = (EntryType.CHARACTER_DEVICE, EntryType.BLOCK_DEVICE)
 _PERMISSIONS = 0o7777
-_TYPE_BITS = 0o170000
+TYPE_BITS = 0o170000
 _NAMES_KEPT_MAX = 10_000
 _TIME_NS_MIN, _TIME_NS_MAX = -(1 << 63), (1 << 64) - 1
 """What an integer of MessagePack can hold: the years 1677 to 2554. Some file systems know others."""
@@ -72,7 +73,7 @@ def _remember(names: dict[int, str], number: int, name: str) -> None:
 
 def entry_type(status: os.stat_result) -> EntryType:
     """What kind of thing the kernel describes."""
-    return _TYPES[status.st_mode & _TYPE_BITS]
+    return TYPES[status.st_mode & TYPE_BITS]
 
 
 def make_entry(
@@ -107,8 +108,9 @@ def make_entry(
         error: why it could not be read whole.
     """
     mode = status.st_mode
-    kind = _TYPES[mode & _TYPE_BITS]
-    is_device = kind == EntryType.CHARACTER_DEVICE or kind == EntryType.BLOCK_DEVICE
+    kind = TYPES[mode & TYPE_BITS]
+    is_device = kind in _DEVICES
+    # In the order of the fields: by their names it takes three times as long, and this is done for every new file.
     return Entry(
         name,
         kind,
@@ -119,21 +121,25 @@ def make_entry(
         owners.group(status.st_gid),
         _bounded_time(status.st_mtime_ns),
         _bounded_time(status.st_ctime_ns),
-        len(target) if kind == EntryType.SYMLINK else size,
-        page=page,
-        extents=extents,
-        allocated=allocated,
-        target=target,
-        device_major=os.major(status.st_rdev) if is_device else 0,
-        device_minor=os.minor(status.st_rdev) if is_device else 0,
-        xattrs=xattrs,
-        xattr_blob=xattr_blob,
-        link_group=link_group,
-        error=error,
+        len(target) if target else size,
+        0,  # entries below
+        page,
+        extents,
+        allocated,
+        target,
+        os.major(status.st_rdev) if is_device else 0,
+        os.minor(status.st_rdev) if is_device else 0,
+        xattrs,
+        xattr_blob,
+        link_group,
+        0,  # names of a link group
+        error,
     )
 
 
 def _bounded_time(time_ns: int) -> int:
+    if _TIME_NS_MIN <= time_ns <= _TIME_NS_MAX:
+        return time_ns
     return min(max(time_ns, _TIME_NS_MIN), _TIME_NS_MAX)
 
 

@@ -69,6 +69,17 @@ def open_quietly(name: bytes, directory: int | None, flags: int, owner: int) -> 
     return os.open(name, flags, dir_fd=directory)
 
 
+def is_gone(directory: int, name: bytes) -> bool:
+    """Whether there is nothing of that name in an open directory."""
+    try:
+        os.stat(name, dir_fd=directory, follow_symlinks=False)
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
 def read_whole(descriptor: int, size: int) -> bytes:
     """The first `size` bytes of a small file, in one call as a rule; fewer when it got shorter.
 

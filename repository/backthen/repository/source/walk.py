@@ -22,6 +22,9 @@ from backthen.repository.source.roots import Branch, SavedPaths
 DESCRIPTORS_MAX = 64
 _PATH_KEPT_BYTES_MAX = 4096
 _CLOSED = -1
+_ITEMS_MAX = 128
+_ITEMS_BYTES_MAX = 1 << 20
+"""What is looked at together is not more than is read within milliseconds, so that it is not out of date by then."""
 _TYPE_BITS = 0o170000
 _DIRECTORY_BITS = 0o040000
 _ENTER_FLAGS = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -136,6 +139,20 @@ class Item(NamedTuple):
         return path_in(self.directory.descriptor, self.name)
 
 
+class Items(NamedTuple):
+    """Names of one directory, one after another, that are not entered, each with what the kernel says of it.
+
+    They are handed over together because an event for each takes as long as all else that is done for an unchanged one.
+    """
+
+    directory: Directory
+    found: list[tuple[bytes, os.stat_result]]
+
+    def one_by_one(self) -> Iterator[Item]:
+        """Each of them by itself."""
+        return (Item(name, status, self.directory) for name, status in self.found)
+
+
 class Problem(NamedTuple):
     """A name that could not be examined (`status` is None) or entered."""
 
@@ -157,7 +174,7 @@ class LeaveDirectory(NamedTuple):
     error: str
 
 
-Event = EnterDirectory | Item | Problem | LeaveDirectory
+Event = EnterDirectory | Items | Problem | LeaveDirectory
 
 
 def walk(
@@ -229,24 +246,47 @@ class _Walk:
         exclusion = self._exclusion
         patterns = exclusion.patterns if exclusion is not None and directory.is_listed else None
         relative = directory.relative if patterns is not None and patterns.needs_paths else b""
+        found: list[tuple[bytes, os.stat_result]] = []
+        weight = 0
         for name in directory._names:
             wanted = branch.children.get(name) if branch is not None else None
             try:
                 status = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
             except OSError as error:
                 if error.errno != errno.ENOENT or wanted is not None:
+                    if found:
+                        yield Items(directory, found)
+                        found, weight = [], 0
                     yield Problem(name, None, directory, reason_of(error))
                 continue
             is_directory = status.st_mode & _TYPE_BITS == _DIRECTORY_BITS
             is_excluded = patterns is not None and patterns.decide(relative, name, is_directory=is_directory) is True
             if is_excluded and wanted is None:
                 continue
-            if not is_directory:
-                yield Item(name, status, directory)
+            if is_directory and self._is_entered(directory, status, wanted):
+                if found:
+                    yield Items(directory, found)
+                    found, weight = [], 0
+                event = self._enter(directory, name, status, wanted, is_excluded=is_excluded)
+                if event is not None:
+                    yield event
                 continue
-            event = self._enter(directory, name, status, wanted, is_excluded=is_excluded)
-            if event is not None:
-                yield event
+            found.append((name, status))
+            weight += status.st_size
+            if len(found) == _ITEMS_MAX or weight > _ITEMS_BYTES_MAX:
+                yield Items(directory, found)
+                found, weight = [], 0
+        if found:
+            yield Items(directory, found)
+
+    def _is_entered(self, parent: Directory, status: os.stat_result, branch: Branch | None) -> bool:
+        """Whether a directory is not one that is saved as an empty one: a mount point, or one's own."""
+        if branch is not None or not parent.is_listed:
+            return True
+        return not self._crosses(parent, status) and not self._own.hold(status, parent.device)
+
+    def _crosses(self, parent: Directory, status: os.stat_result) -> bool:
+        return self._one_file_system and status.st_dev != parent.device
 
     def _enter_top(self, branch: Branch) -> EnterDirectory:
         flags = _LIST_FLAGS if branch.is_saved else _LOOK_FLAGS
@@ -261,12 +301,9 @@ class _Walk:
         self, parent: Directory, name: bytes, status: os.stat_result, branch: Branch | None, *, is_excluded: bool
     ) -> Event | None:
         """Open a directory, or say why not; None when it is gone."""
-        crosses = self._one_file_system and status.st_dev != parent.device
         is_listed = branch is not None and branch.is_saved
         if not is_listed and parent.is_listed:
-            if branch is None and (crosses or self._own.hold(status, parent.device)):
-                return Item(name, status, parent)
-            is_listed = not crosses and not is_excluded
+            is_listed = not self._crosses(parent, status) and not is_excluded
         try:
             flags = _LIST_FLAGS if is_listed else _LOOK_FLAGS
             descriptor = open_quietly(name, parent.descriptor, flags, status.st_uid)

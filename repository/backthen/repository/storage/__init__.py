@@ -4,6 +4,7 @@ from backthen.repository.storage.access import StorageAccess
 from backthen.repository.storage.backends.local import LocalStorage
 from backthen.repository.storage.contract import Storage, StoredObject
 from backthen.repository.storage.location import open_storage
+from backthen.repository.storage.locked_files import new_locked_file, remove_abandoned
 from backthen.repository.storage.names import (
     CONFIG_NAME,
     FOLDERS,
@@ -54,6 +55,7 @@ __all__ = [
     "key_name",
     "log_name",
     "mark_name",
+    "new_locked_file",
     "open_storage",
     "pack_name",
     "parse_index_name",
@@ -62,6 +64,7 @@ __all__ = [
     "parse_mark_name",
     "parse_pack_name",
     "parse_root_name",
+    "remove_abandoned",
     "root_name",
     "side_by_side",
 ]

@@ -8,6 +8,8 @@ from backthen.repository.ids import ObjectId, PackId, SnapshotId
 
 CONFIG_NAME = "config"
 FOLDERS = ("keys", "packs", "index", "roots", "log", "marks")
+UNLOCKED_PREFIX = "far-"
+"""What temporary files of writers on other machines begin with: no lock tells if they are in use, only their age."""
 
 _SHA = "[0-9a-f]{64}"
 _OBJECT_NAME = re.compile(

@@ -65,7 +65,7 @@ class ObjectCache:
 
     def __contains__(self, key: str) -> bool:
         """Whether something is kept; it may turn out to be damaged."""
-        return os.path.exists(self._path(key))
+        return self._bytes_max > 0 and os.path.exists(self._path(key))
 
     def get(self, key: str) -> bytes | None:
         """What was kept under the key, or None."""

@@ -6,6 +6,7 @@ which on any other machine is a stranger or nobody.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
@@ -21,10 +22,11 @@ if TYPE_CHECKING:
 Store: TypeAlias = S3Store | GCSStore | AzureStore
 
 ENDPOINT = "aws_endpoint_url"
-_ENDPOINTS = {"gs": "google_base_url", "az": "azure_storage_endpoint"}
+_ENDPOINTS = {"s3": ENDPOINT, "gs": "google_base_url", "az": "azure_storage_endpoint"}
 ROOT_CERTIFICATE = "root_certificate"
 GOOGLE_METADATA = "google_metadata"
 _KEY_ID, _SECRET, _TOKEN, _REGION = "aws_access_key_id", "aws_secret_access_key", "aws_session_token", "aws_region"
+_ENDPOINT = re.compile(r"https?://(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::[0-9]{1,5})?(?:/[!-~]*)?", re.ASCII)
 _REGION_DEFAULT = "us-east-1"
 _REQUEST_MAX = timedelta(days=1)
 """What obstore allows a whole request; that is bounded here by what a server sends, and how much it is."""
@@ -82,6 +84,9 @@ def make_store(place: BucketPlace, options: Mapping[str, str], *, timeout_s: flo
     """
     if not any(options.get(name) for name in _CREDENTIALS[place.scheme]):
         raise InvalidRequest(f"there are no credentials for {place}", hint=_HINTS[place.scheme])
+    endpoint = options.get(_ENDPOINTS[place.scheme], "")
+    if endpoint:
+        _check_endpoint(endpoint)
     config = dict(options)
     config.pop(GOOGLE_METADATA, None)
     client: ClientConfig = {"timeout": _REQUEST_MAX, "connect_timeout": timedelta(seconds=timeout_s)}
@@ -92,7 +97,7 @@ def make_store(place: BucketPlace, options: Mapping[str, str], *, timeout_s: flo
     try:
         if place.scheme == "s3":
             return _s3_store(place.bucket, prefix, config, client, retry)
-        client["allow_http"] = config.get(_ENDPOINTS[place.scheme], "").startswith("http://")
+        client["allow_http"] = endpoint.startswith("http://")
         if place.scheme == "gs":
             return GCSStore(place.bucket, prefix=prefix, config=config, client_options=client, retry_config=retry)  # type: ignore[arg-type]
         return AzureStore(place.bucket, prefix=prefix, config=config, client_options=client, retry_config=retry)  # type: ignore[arg-type]
@@ -102,6 +107,19 @@ def make_store(place: BucketPlace, options: Mapping[str, str], *, timeout_s: flo
             f"{place} cannot be reached with these settings ({reason})",
             hint="Check endpoint, region, and the files that hold credentials.",
         ) from None
+
+
+def _check_endpoint(endpoint: str) -> None:
+    """Hold an endpoint against what one is: obstore panics at some that are none.
+
+    Raises:
+        InvalidRequest: it is none; the message does not repeat it, since there may be a key in it.
+    """
+    if not _ENDPOINT.fullmatch(endpoint):
+        raise InvalidRequest(
+            "the endpoint is not the address of a server",
+            hint="Write https://host, or https://host:port; a key does not belong there.",
+        )
 
 
 def _s3_store(

@@ -31,7 +31,8 @@ class EventLoop:
         Raises:
             TimeoutError: it took longer than `timeout_s` seconds; None waits for ever.
         """
-        future = asyncio.run_coroutine_threadsafe(work, self._started())
+        with self._lock:  # so that whoever closes the loop cancels this, or comes before it
+            future = asyncio.run_coroutine_threadsafe(work, self._started())
         try:
             return future.result(timeout_s)
         except BaseException:
@@ -53,12 +54,12 @@ class EventLoop:
             thread.join(_END_S)
 
     def _started(self) -> asyncio.AbstractEventLoop:
-        with self._lock:
-            if self._loop is None:
-                self._loop = asyncio.new_event_loop()
-                self._thread = threading.Thread(target=_serve, args=(self._loop,), name=self._name, daemon=True)
-                self._thread.start()
-            return self._loop
+        """The loop. To be called under the lock."""
+        if self._loop is None:
+            self._loop = asyncio.new_event_loop()
+            self._thread = threading.Thread(target=_serve, args=(self._loop,), name=self._name, daemon=True)
+            self._thread.start()
+        return self._loop
 
 
 def _serve(loop: asyncio.AbstractEventLoop) -> None:

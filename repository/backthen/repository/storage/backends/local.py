@@ -16,7 +16,6 @@ import errno
 import fcntl
 import os
 import stat
-import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,7 +25,15 @@ from typing_extensions import Buffer
 
 from backthen.repository.errors import InvalidRequest, ObjectExists, ObjectMissing, RepositoryExists, StorageError
 from backthen.repository.storage.contract import StoredObject
-from backthen.repository.storage.names import CONFIG_NAME, FOLDERS, check_folder, check_object_name, is_object_name
+from backthen.repository.storage.locked_files import new_locked_file, remove_abandoned
+from backthen.repository.storage.names import (
+    CONFIG_NAME,
+    FOLDERS,
+    UNLOCKED_PREFIX,
+    check_folder,
+    check_object_name,
+    is_object_name,
+)
 
 _SPOOL = "tmp"
 _COPY_BYTES = 1024 * 1024
@@ -190,18 +197,13 @@ class LocalStorage:
             (self._root / name).unlink(missing_ok=True)
 
     def remove_abandoned_spool(self) -> int:
-        """See `Storage.remove_abandoned_spool`.
+        """See `Storage.remove_abandoned_spool`; what writers on other machines fill is left to them.
 
         Raises:
             StorageError: the folder cannot be read or written.
         """
         with _plain_errors(self._spool):
-            try:
-                with os.scandir(self._spool) as entries:
-                    paths = [Path(entry.path) for entry in entries if entry.is_file(follow_symlinks=False)]
-            except FileNotFoundError:
-                return 0
-            return sum(_remove_if_abandoned(path) for path in paths)
+            return remove_abandoned(self._spool, lambda name: not name.startswith(UNLOCKED_PREFIX))
 
     def close(self) -> None:
         """See `Storage.close`."""
@@ -258,7 +260,7 @@ class LocalStorage:
     def _temporary_file(self) -> Iterator[tuple[Path, int]]:
         """A new locked file in the spool, which is gone afterwards."""
         self._make_folder(self._spool)
-        path, descriptor = _new_locked_file(self._spool)
+        path, descriptor = new_locked_file(self._spool, "put-")
         try:
             yield path, descriptor
         finally:
@@ -376,37 +378,6 @@ def _write_all(descriptor: int, data: Buffer) -> None:
     rest = memoryview(data).cast("B")
     while rest:
         rest = rest[os.write(descriptor, rest) :]
-
-
-def _new_locked_file(folder: Path) -> tuple[Path, int]:
-    """A new empty file, locked; made again where a cleaner was quicker than the lock."""
-    while True:
-        descriptor, name = tempfile.mkstemp(prefix="put-", dir=folder)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            if os.fstat(descriptor).st_nlink:
-                return Path(name), descriptor
-        except OSError:
-            Path(name).unlink()
-            os.close(descriptor)
-            raise
-        os.close(descriptor)
-
-
-def _remove_if_abandoned(path: Path) -> bool:
-    """Remove a temporary file that nobody holds a lock on; whether it was one."""
-    try:
-        descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except (FileNotFoundError, PermissionError):
-        return False  # finished since the listing, or another user's, whose own runs clean it up
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        path.unlink(missing_ok=True)
-    except BlockingIOError:
-        return False
-    finally:
-        os.close(descriptor)
-    return True
 
 
 def _make_folders(folder: Path) -> None:

@@ -27,6 +27,7 @@ from backthen.repository.errors import StorageError
 from backthen.repository.storage.contract import Storage, StoredObject
 from backthen.repository.storage.names import check_object_name
 from backthen.repository.storage.object_cache import ObjectCache
+from backthen.repository.storage.wrappers.wrapper import StorageWrapper
 
 BLOCK_BYTES = 256 * 1024
 """About as much as goes over a line of 20 MB/s in a quarter of a round trip of 50 ms: smaller ones save no time, and
@@ -43,38 +44,18 @@ _PACKS = "packs/"
 _Key = tuple[str, int]
 
 
-class CachedStorage:
+class CachedStorage(StorageWrapper):
     """A `Storage` over another one. Safe to use from several threads."""
 
     def __init__(self, storage: Storage, cache: ObjectCache) -> None:
         """Keep in `cache` what is fetched from `storage`."""
-        self._storage = storage
+        super().__init__(storage)
         self._cache = cache
         self._lock = threading.Lock()
         self._memory: LRUCache[_Key, bytes] = LRUCache(_MEMORY_BYTES, len)
         self._fetching: dict[_Key, Future[bytes]] = {}
         self._ahead_bytes = 0
         self._pool: ThreadPoolExecutor | None = None
-
-    @property
-    def location(self) -> str:
-        """See `Storage.location`."""
-        return self._storage.location
-
-    @property
-    def folder(self) -> Path | None:
-        """See `Storage.folder`."""
-        return self._storage.folder
-
-    @property
-    def spool(self) -> Path | None:
-        """See `Storage.spool`."""
-        return self._storage.spool
-
-    @property
-    def concurrency(self) -> int:
-        """See `Storage.concurrency`."""
-        return self._storage.concurrency
 
     def create(self) -> None:
         """See `Storage.create`.

@@ -17,6 +17,7 @@ from typing_extensions import Buffer
 from backthen.repository import clock
 from backthen.repository.errors import ObjectExists, ObjectMissing, StorageError
 from backthen.repository.storage.contract import Storage, StoredObject
+from backthen.repository.storage.wrappers.wrapper import StorageWrapper
 
 
 class StorageState(NamedTuple):
@@ -29,6 +30,7 @@ class StorageState(NamedTuple):
         silent_since_ns: since when it has answered nothing although it was asked; None where nothing is waiting.
         failing_since_ns: since when each answer was a failure; None where the last one was none.
         failure: what the last answer said, or nothing where it was no failure.
+        bytes_sent: what it took.
     """
 
     calls: int
@@ -37,20 +39,22 @@ class StorageState(NamedTuple):
     silent_since_ns: int | None
     failing_since_ns: int | None
     failure: str
+    bytes_sent: int = 0
 
 
-class ObservedStorage:
+class ObservedStorage(StorageWrapper):
     """A `Storage` over another one. A listing counts as waiting until it was read to its end."""
 
     def __init__(self, storage: Storage, monotonic_ns: Callable[[], int] = clock.monotonic_ns) -> None:
         """Watch a storage."""
-        self._storage = storage
+        super().__init__(storage)
         self._monotonic_ns = monotonic_ns
         self._lock = threading.Lock()
         self._numbers = itertools.count()
         self._waiting: dict[int, int] = {}
         self._calls = 0
         self._bytes_read = 0
+        self._bytes_sent = 0
         self._answered_ns = monotonic_ns()
         self._failing_since_ns: int | None = None
         self._failure = ""
@@ -67,27 +71,8 @@ class ObservedStorage:
                 None if oldest_ns is None else max(oldest_ns, self._answered_ns),
                 self._failing_since_ns,
                 self._failure,
+                self._bytes_sent,
             )
-
-    @property
-    def location(self) -> str:
-        """See `Storage.location`."""
-        return self._storage.location
-
-    @property
-    def folder(self) -> Path | None:
-        """See `Storage.folder`."""
-        return self._storage.folder
-
-    @property
-    def spool(self) -> Path | None:
-        """See `Storage.spool`."""
-        return self._storage.spool
-
-    @property
-    def concurrency(self) -> int:
-        """See `Storage.concurrency`."""
-        return self._storage.concurrency
 
     def create(self) -> None:
         """See `Storage.create`.
@@ -109,6 +94,7 @@ class ObservedStorage:
         """
         with self._observed():
             self._storage.put(name, data)
+        self._sent(memoryview(data).nbytes)
 
     def put_file(self, name: str, path: Path) -> None:
         """See `Storage.put_file`.
@@ -118,7 +104,9 @@ class ObservedStorage:
             StorageError: the storage failed.
         """
         with self._observed():
+            length = _length(path)
             self._storage.put_file(name, path)
+        self._sent(length)
 
     def get(self, name: str, offset: int = 0, length: int | None = None) -> bytes:
         """See `Storage.get`.
@@ -159,6 +147,10 @@ class ObservedStorage:
         """See `Storage.close`."""
         self._storage.close()
 
+    def _sent(self, count: int) -> None:
+        with self._lock:
+            self._bytes_sent += count
+
     def _list(self, listing: Iterator[StoredObject]) -> Iterator[StoredObject]:
         with self._observed():
             yield from listing
@@ -189,3 +181,11 @@ class ObservedStorage:
                 self._failing_since_ns = None
             elif self._failing_since_ns is None:
                 self._failing_since_ns = self._answered_ns
+
+
+def _length(path: Path) -> int:
+    """The length of a file in bytes; 0 where it is not there, which the storage says."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0

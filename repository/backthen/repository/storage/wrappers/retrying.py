@@ -21,6 +21,7 @@ from backthen.repository.errors import ObjectExists, StorageError
 from backthen.repository.storage.access import RETRY_FOR_S
 from backthen.repository.storage.contract import Storage, StoredObject
 from backthen.repository.storage.names import CONFIG_NAME, check_folder
+from backthen.repository.storage.wrappers.wrapper import StorageWrapper
 
 TRIES_MAX = 24
 PAUSE_FIRST_S = 0.5
@@ -33,7 +34,7 @@ _Result = TypeVar("_Result")
 _log = logging.getLogger(__name__)
 
 
-class RetryingStorage:
+class RetryingStorage(StorageWrapper):
     """A `Storage` over another one. `close` ends pauses: what was begun before is not tried again."""
 
     def __init__(
@@ -54,33 +55,13 @@ class RetryingStorage:
             wait: pauses for seconds, or until the event happens; whether it did.
             random_fraction: a number from 0 to 1.
         """
-        self._storage = storage
+        super().__init__(storage)
         self._retry_for_s = retry_for_s
         self._monotonic_ns = monotonic_ns
         self._wait = wait
         self._random_fraction = random_fraction
         self._closed = threading.Event()
         self._patience_s = min(retry_for_s, FIRST_ANSWER_FOR_S)
-
-    @property
-    def location(self) -> str:
-        """See `Storage.location`."""
-        return self._storage.location
-
-    @property
-    def folder(self) -> Path | None:
-        """See `Storage.folder`."""
-        return self._storage.folder
-
-    @property
-    def spool(self) -> Path | None:
-        """See `Storage.spool`."""
-        return self._storage.spool
-
-    @property
-    def concurrency(self) -> int:
-        """See `Storage.concurrency`."""
-        return self._storage.concurrency
 
     def create(self) -> None:
         """See `Storage.create`.

@@ -103,6 +103,8 @@ async def _open_temporary(channel: Channel, upload: Upload) -> bytes:
             upload.handle = await sftp.open(upload.path, asyncssh.FXF_WRITE, asyncssh.SFTPAttrs())
         except asyncssh.SFTPNoSuchFile:
             upload.durable = 0
+        except asyncssh.SFTPPermissionDenied:  # a server may let its user add, and nothing else
+            upload.path, upload.durable = upload.path + b"-again", 0
         else:
             size = (await sftp.fstat(upload.handle, 0)).size
             if size is None or size < upload.durable:
@@ -159,7 +161,8 @@ async def _publish(channel: Channel, server: Server, temporary: bytes, target: b
         removed = channel.send(sftp.remove(temporary)) if knew_links else None
         if await _is_named(channel, server, linked, target, folder, may_fail=not knew_links):
             server.has_links = True
-            await (removed or channel.send(sftp.remove(temporary)))
+            with suppress(asyncssh.SFTPPermissionDenied):  # a server may let its user add, and nothing else
+                await (removed or channel.send(sftp.remove(temporary)))
             return
         server.has_links = server.has_links or False
     renamed = channel.send(sftp.rename(temporary, target, 0))

@@ -36,13 +36,20 @@ from backthen.repository.storage.backends.sftp.login import open_ssh
 from backthen.repository.storage.backends.sftp.publishing import put_object, server_time_s
 from backthen.repository.storage.backends.sftp.transfer import Upload, fetch_range
 from backthen.repository.storage.contract import StoredObject
-from backthen.repository.storage.names import CONFIG_NAME, FOLDERS, check_folder, check_object_name, is_object_name
+from backthen.repository.storage.names import (
+    CONFIG_NAME,
+    FOLDERS,
+    UNLOCKED_PREFIX,
+    check_folder,
+    check_object_name,
+    is_object_name,
+)
 from backthen.repository.storage.pacing import Pace
 
 CONCURRENCY = 8
 ABANDONED_AFTER_S = 24 * 60 * 60
 _SPOOL = "tmp"
-_CLOSE_S = 5.0
+_CLOSE_S = 2.0
 _Result = TypeVar("_Result")
 _log = logging.getLogger(__name__)
 
@@ -286,13 +293,20 @@ class SftpStorage:
                 entries = await read_folder(channel, self._path(_SPOOL))
             except asyncssh.SFTPNoSuchFile:
                 return 0
-            files = [entry for entry in entries if entry.attrs.type == asyncssh.FILEXFER_TYPE_REGULAR]
+            files = [
+                entry
+                for entry in entries
+                if entry.attrs.type == asyncssh.FILEXFER_TYPE_REGULAR and entry_name(entry).startswith(UNLOCKED_PREFIX)
+            ]
             if not files:
                 return 0
             now_s = await server_time_s(channel, self._new_upload())
             old = [entry for entry in files if now_s - (entry.attrs.mtime or now_s) > ABANDONED_AFTER_S]
             removed = [self._remove(channel, f"{_SPOOL}/{entry_name(entry)}") for entry in old]
-            return sum(await asyncio.gather(*removed))
+            try:
+                return sum(await asyncio.gather(*removed))
+            except asyncssh.SFTPPermissionDenied:
+                return 0  # a server may let its user add, and nothing else
 
     async def _check_connected(self, channel: Channel) -> None:
         """Tell a missing object from a disk that went away and left an empty folder behind.
@@ -315,7 +329,7 @@ class SftpStorage:
         return self._address.path + b"/" + name.encode(errors="surrogateescape")
 
     def _new_upload(self) -> Upload:
-        return Upload(self._path(f"{_SPOOL}/put-{random_bytes(16).hex()}"))
+        return Upload(self._path(f"{_SPOOL}/{UNLOCKED_PREFIX}{random_bytes(16).hex()}"))
 
 
 def _regular_size(status: asyncssh.SFTPAttrs) -> int:
