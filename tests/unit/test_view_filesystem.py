@@ -23,7 +23,7 @@ from backthen.fsmount.view import (
     history_view,
 )
 from backthen.fsmount.view.at import REMEMBERED_MAX
-from backthen.fsmount.view.filesystem import LISTED_MAX
+from backthen.fsmount.view.filesystem import LISTED_MAX, RECENT_NODES
 from backthen.fsmount.view.recent import Recent
 from backthen.fsmount.view.versions import STATES_AT_ONCE
 from backthen.repository import NotInMemory, SnapshotInfo, StorageError
@@ -219,6 +219,22 @@ def test_listing_gives_what_it_has_before_it_waits_or_fails(fixture: Fixture) ->
     assert listed[-1].cookie == 1000 - last.count
     with pytest.raises(NotInMemory):
         fixture.view.read_directory(fixture.view.near, opened, listed[-1].cookie)
+
+
+def test_directory_that_was_listed_is_found_after_many_files(fixture: Fixture) -> None:
+    write = fixture.history.writer
+    files = {f"{number:05d}".encode(): write.file(b"") for number in range(3 * RECENT_NODES)}
+    fixture.add(Folder({b"small": Folder({b"file": write.file(b"")}), b"large": Folder(files)}))
+    fixture.view = view = history_view(fixture.history, Owner(3, 4), fixture.clock)
+    top = view.target(view.source, fixture.find(b"latest")).split(b"/")
+    small, large = fixture.find(*top, b"small"), fixture.find(*top, b"large")
+    view.open_directory(view.source, small)
+    opened, after = view.open_directory(view.source, large), 0
+    while listed := view.read_directory(view.source, opened, after):
+        after = listed[-1].cookie
+    fixture.history.blobs.distant = None
+
+    view.open_directory(view.near, small)
 
 
 def test_memory_of_nodes_is_bounded() -> None:

@@ -21,9 +21,10 @@ from backthen.fsmount.view.errors import (
     UnreadAtBackup,
     ViewError,
 )
-from backthen.fsmount.view.filesystem import Capacity, OpenDirectory, OpenFile, Showing, View, history_view, tree_view
+from backthen.fsmount.view.filesystem import Showing, View, history_view, tree_view
 from backthen.fsmount.view.history import Blobs, History
 from backthen.fsmount.view.numbers import ROOT_NUMBER
+from backthen.fsmount.view.opened import Capacity, OpenDirectory, OpenFile
 from backthen.fsmount.view.status import Serving
 
 __all__ = [

@@ -10,14 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from datetime import tzinfo
 from functools import wraps
 from itertools import islice
 from typing import Concatenate, NamedTuple, ParamSpec, TypeVar
 
 from backthen.fsmount.view.activity import Activity
-from backthen.fsmount.view.ahead import Ahead
 from backthen.fsmount.view.at import At, Times, group_by_host
 from backthen.fsmount.view.attributes import (
     ACL_NAMES,
@@ -54,6 +52,7 @@ from backthen.fsmount.view.layout import (
 )
 from backthen.fsmount.view.listing import FixedLayout, FollowingLayout, Layouts
 from backthen.fsmount.view.numbers import ROOT_NUMBER, STATUS_NUMBER, VIRTUAL_START
+from backthen.fsmount.view.opened import Capacity, OpenDirectory, OpenFile
 from backthen.fsmount.view.recent import Recent
 from backthen.fsmount.view.status import NOBODY, STATUS_NAME, Figures, Serving, status_text
 from backthen.fsmount.view.story import STORY_PREFIX, tell_story
@@ -75,6 +74,9 @@ from backthen.repository import (
 )
 
 RECENT_NODES = 4096
+RECENT_LISTED = 4096
+"""Directories that were listed, remembered beside the other nodes: whoever walks the same tree once more asks for these
+alone, as the kernel has kept the rest."""
 LISTED_MAX = 256
 """Entries that one call lists: about as many as fit into the kernel's largest request, and as a page holds."""
 
@@ -100,41 +102,6 @@ class Showing(NamedTuple):
 
 
 AS_SAVED = Showing()
-
-
-class Capacity(NamedTuple):
-    """How large the file system is: bytes in storage, and how many inodes it shows."""
-
-    stored_bytes: int
-    entry_count: int
-
-
-@dataclass(frozen=True, slots=True)
-class OpenDirectory:
-    """A directory being listed: a node of a snapshot, or the frozen listing of a virtual one."""
-
-    located: Located | None
-    frozen: Sequence[Listed] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class OpenFile:
-    """A file being read.
-
-    Attributes:
-        node: a file of a snapshot, or None.
-        text: what any other file holds; it stays as it was at the opening.
-        ahead: how it is read.
-    """
-
-    node: Node | None
-    text: bytes = b""
-    ahead: Ahead = field(default_factory=Ahead)
-
-    @property
-    def is_lasting(self) -> bool:
-        """Whether the content is the same at every opening."""
-        return self.node is not None
 
 
 def _with_meaning(
@@ -190,6 +157,7 @@ class View:
         self._owner = owner
         self._showing = showing
         self._recent: Recent[Located] = Recent(RECENT_NODES)
+        self._recent_listed: Recent[Located] = Recent(RECENT_LISTED)
         self._stored_bytes = StoredBytes(history.stored_bytes, monotonic_ns)
         self.activity = Activity(lambda: history.storage_state, monotonic_ns)
         self.near = history.blobs.near
@@ -239,7 +207,9 @@ class View:
         """
         place = self._locate(source, number)
         if isinstance(place, Located):
-            return self._open_entry(place)
+            opened = self._open_entry(place)
+            self._recent_listed.put(number, place)
+            return opened
         if isinstance(place, VirtualFile | VirtualSymlink):
             raise NotADirectory(f"{number} is not a directory")
         listing = place.listing()
@@ -441,7 +411,7 @@ class View:
                 raise Gone(f"nothing that is shown now has the number {number}")
             return place
         snapshot = self._layouts.known.snapshot(number)
-        located = self._recent.get(number)
+        located = self._recent.get(number) or self._recent_listed.get(number)
         if located is None:
             located = Located(snapshot, snapshot.tree.at(source, number - snapshot.base))
             self._recent.put(number, located)
