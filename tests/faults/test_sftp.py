@@ -456,3 +456,12 @@ def test_only_what_is_a_day_old_by_the_servers_clock_is_abandoned(ssh_server: Ss
             os.utime(spool / name, (now_s - age_s, now_s - age_s))
         assert storage.remove_abandoned_spool() == 1
         assert {path.name for path in spool.iterdir()} == {"far-young", "far-new", "pack-of-a-local-writer"}
+
+
+def test_a_file_that_is_gone_is_no_matter_of_the_network(ssh_server: SshServer, tmp_path: Path) -> None:
+    """As where the cache was removed under a run: trying again would not help."""
+    with _storage(ssh_server.location(tmp_path / "stored"), ssh_server.access) as storage:
+        with pytest.raises(StorageError) as caught:
+            storage.put_file(_pack(b"content"), tmp_path / "gone")
+        assert (f"{tmp_path}/gone: No such file or directory", False) == (str(caught.value), caught.value.transient)
+        assert [] == list(storage.list("packs"))

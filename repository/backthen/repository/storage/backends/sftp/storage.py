@@ -17,7 +17,7 @@ import asyncio
 import logging
 import os
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -127,14 +127,15 @@ class SftpStorage:
 
         Raises:
             ObjectExists: the name is taken; the object was not changed, the file is removed.
-            StorageError: it cannot be stored; the file is left.
+            StorageError: it cannot be stored, or the file cannot be read; the file is left.
         """
         check_object_name(name)
-        with path.open("rb") as file:
+        with _of_local_file(path), path.open("rb") as file:
             descriptor = file.fileno()
 
             def read(offset: int, length: int) -> bytes:
-                return os.pread(descriptor, length, offset)
+                with _of_local_file(path):
+                    return os.pread(descriptor, length, offset)
 
             size = os.fstat(descriptor).st_size
             try:
@@ -142,7 +143,7 @@ class SftpStorage:
             except ObjectExists:
                 path.unlink(missing_ok=True)
                 raise
-        path.unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
 
     def get(self, name: str, offset: int = 0, length: int | None = None) -> bytes:
         """See `Storage.get`.
@@ -330,6 +331,19 @@ class SftpStorage:
 
     def _new_upload(self) -> Upload:
         return Upload(self._path(f"{_SPOOL}/{UNLOCKED_PREFIX}{random_bytes(16).hex()}"))
+
+
+@contextmanager
+def _of_local_file(path: Path) -> Iterator[None]:
+    """Say of errors that they are those of a file of this machine, and none of the network.
+
+    Raises:
+        StorageError: for an `OSError` that is raised inside.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(f"{path}: {error.strerror or error}") from error
 
 
 def _regular_size(status: asyncssh.SFTPAttrs) -> int:
