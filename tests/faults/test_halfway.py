@@ -60,6 +60,14 @@ def _wait_until_sent(far: Far, count: int) -> None:
         time.sleep(_POLL_S)
 
 
+def _wait_until_quiet(far: Far) -> None:
+    """What a process had handed over when it ended is carried on after that."""
+    deadline = time.monotonic() + TIMEOUT_S
+    while not far.line.is_quiet:
+        assert time.monotonic() < deadline, "connections stay open"
+        time.sleep(_POLL_S)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_what_a_stopped_run_sent_is_not_sent_again(
     far: Far, user: User, tmp_path: Path, number: signal.Signals
@@ -70,6 +78,7 @@ def test_what_a_stopped_run_sent_is_not_sent_again(
         process.send_signal(number)
         process.communicate(timeout=TIMEOUT_S)
     assert process.returncode in (130, -signal.SIGKILL)
+    _wait_until_quiet(far)
     before = far.line.counts.sent
     user.snapshot(str(tmp_path / "tree"))
     assert far.line.counts.sent - before <= SIZE_BYTES - 2 * PACK_BYTES + SLACK_BYTES

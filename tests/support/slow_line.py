@@ -135,6 +135,11 @@ class SlowLine:
         """What went over it so far."""
         return Counts(self._depth_at_client, self._opened, self._up.bytes_carried, self._down.bytes_carried)
 
+    @property
+    def is_quiet(self) -> bool:
+        """Whether nobody is connected, and so nothing is on its way."""
+        return not self._open
+
     def cut(self) -> None:
         """Break all connections, and let nobody through."""
         self._do(self._cut())
