@@ -106,6 +106,17 @@ def newcomer(tmp_path: Path) -> User:
 
 
 @pytest.fixture
+def mountpoint(newcomer: User) -> Iterator[Path]:
+    """A folder to mount at, which is free in the end."""
+    if not os.access("/dev/fuse", os.R_OK | os.W_OK):
+        pytest.skip("this user cannot open /dev/fuse")
+    folder = newcomer.home / "Past"
+    folder.mkdir()
+    yield folder
+    subprocess.run(["fusermount3", "-u", "-z", "-q", str(folder)], check=False, stderr=subprocess.DEVNULL)
+
+
+@pytest.fixture
 def user(newcomer: User) -> User:
     """Somebody with a repository and a password file, both named in the environment."""
     settle(newcomer)

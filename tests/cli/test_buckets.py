@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
 import subprocess
 import threading
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,16 +27,6 @@ def tenant(newcomer: User, s3_server: S3Server) -> User:
         "BACKTHEN_REPOSITORY": s3_server.new_location(),
     }
     return newcomer
-
-
-@pytest.fixture
-def mountpoint(tenant: User) -> Iterator[Path]:
-    if not os.access("/dev/fuse", os.R_OK | os.W_OK):
-        pytest.skip("this user cannot open /dev/fuse")
-    folder = tenant.home / "Past"
-    folder.mkdir()
-    yield folder
-    subprocess.run(["fusermount3", "-u", "-z", "-q", str(folder)], check=False, stderr=subprocess.DEVNULL)
 
 
 def test_a_life_in_a_bucket(tenant: User, tree: Path, mountpoint: Path, tmp_path: Path) -> None:

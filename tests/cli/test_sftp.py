@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -27,16 +26,6 @@ def distant(newcomer: User, ssh_server: SshServer, tmp_path: Path) -> User:
     (ssh / "config").write_text(ssh_server.config.read_text())
     newcomer.variables["BACKTHEN_REPOSITORY"] = f"sftp://backups{tmp_path}/stored/repository"
     return newcomer
-
-
-@pytest.fixture
-def mountpoint(distant: User) -> Iterator[Path]:
-    if not os.access("/dev/fuse", os.R_OK | os.W_OK):
-        pytest.skip("this user cannot open /dev/fuse")
-    folder = distant.home / "Past"
-    folder.mkdir()
-    yield folder
-    subprocess.run(["fusermount3", "-u", "-z", "-q", str(folder)], check=False, stderr=subprocess.DEVNULL)
 
 
 def test_the_main_job_on_an_ssh_server(distant: User, tree: Path, mountpoint: Path, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from typing_extensions import Buffer
 
 from backthen.repository.errors import StorageError
 from backthen.repository.storage import Storage, StoredObject
+from backthen.repository.storage.wrappers.wrapper import StorageWrapper
 
 _Result = TypeVar("_Result")
 
@@ -21,7 +22,7 @@ def broken_line() -> StorageError:
     return StorageError("the connection broke", hint="Is there a network?", transient=True)
 
 
-class FlakyStorage:
+class FlakyStorage(StorageWrapper):
     """A `Storage` over another one. Each fault is for one call, in the order in which they were told.
 
     Attributes:
@@ -31,7 +32,7 @@ class FlakyStorage:
 
     def __init__(self, storage: Storage, *, concurrency: int = 1) -> None:
         """Fail at nothing yet."""
-        self._storage = storage
+        super().__init__(storage)
         self._concurrency = concurrency
         self._faults: deque[tuple[StorageError, bool, int]] = deque()
         self._lock = threading.Lock()
@@ -52,21 +53,6 @@ class FlakyStorage:
     def recover(self) -> None:
         """Fail no more."""
         self._faults.clear()
-
-    @property
-    def location(self) -> str:
-        """See `Storage.location`."""
-        return self._storage.location
-
-    @property
-    def folder(self) -> Path | None:
-        """See `Storage.folder`."""
-        return self._storage.folder
-
-    @property
-    def spool(self) -> Path | None:
-        """See `Storage.spool`."""
-        return self._storage.spool
 
     @property
     def concurrency(self) -> int:
