@@ -21,6 +21,7 @@ from backthen.repository.storage.backends.sftp.handles import Handles, Request
 CHANNELS_MAX = 4
 """So many transfers do not wait for each other's flushing of disks. OpenSSH allows 10 sessions in a connection."""
 _SFTP_VERSION = 3
+_FORETOLD_MAX = 2
 _Answer = TypeVar("_Answer")
 
 
@@ -237,8 +238,11 @@ class Channel:
 
 
 async def foretelling(work: Callable[[bool], Awaitable[_Answer]]) -> _Answer:
-    """What `work` makes when it may use a foretold handle, or, where that was wrong, when it may not."""
-    try:
-        return await work(True)
-    except WronglyForetold:
-        return await work(False)
+    """What `work` makes when it may use a foretold handle, or, where that was wrong again, when it may not.
+
+    It is wrong once where something was not there that was asked for shortly before.
+    """
+    for _ in range(_FORETOLD_MAX):
+        with suppress(WronglyForetold):
+            return await work(True)
+    return await work(False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -48,6 +48,11 @@ def send_new_folders(channel: Channel, server: Server, folder: bytes) -> dict[by
         return {}
     made = send_new_folders(channel, server, os.path.dirname(folder))
     return made | {folder: channel.send(channel.sftp.mkdir(folder, FOLDER_ATTRIBUTES))}
+
+
+async def make_folders(channel: Channel, paths: Iterable[bytes]) -> None:
+    """Make folders, so that they are there to be listed. Who puts something into one makes sure of it, and durably."""
+    await asyncio.wait([channel.send(channel.sftp.mkdir(path, FOLDER_ATTRIBUTES)) for path in paths])
 
 
 async def make_root(channel: Channel, server: Server, path: bytes) -> None:
@@ -94,6 +99,15 @@ async def opened_folder(answer: asyncio.Task[bytes]) -> bytes | None:
         if is_lost(error):
             raise
         return None
+
+
+async def flush_folders(channel: Channel, server: Server, handles: Iterable[bytes | None]) -> None:
+    """Make the names in some folders durable, where the server and its file system can.
+
+    Raises:
+        asyncssh.Error: it failed, where it can.
+    """
+    await asyncio.gather(*(flush_folder(channel, server, handle) for handle in handles))
 
 
 async def flush_folder(channel: Channel, server: Server, handle: bytes | None) -> None:

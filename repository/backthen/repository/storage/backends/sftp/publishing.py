@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 import asyncssh
@@ -14,7 +14,7 @@ from backthen.repository.storage.backends.sftp.connection import Channel, Openin
 from backthen.repository.storage.backends.sftp.errors import STRANGER_HINT, is_lost
 from backthen.repository.storage.backends.sftp.folders import (
     Server,
-    flush_folder,
+    flush_folders,
     opened_folder,
     send_new_folders,
     send_open_folder,
@@ -95,10 +95,9 @@ async def _put(
     await asyncio.wait([status, opening.answer, *folders])
     if opening.answer.exception() is None:
         upload.handle = opening.answer.result()
-    own_folder, *folders_above = handles = [await opened_folder(task) for task in folders]
+    handles = [await opened_folder(task) for task in folders]
     try:
-        await _refuse_taken(channel, server, target, status, own_folder)
-        flushed = [channel.send(flush_folder(channel, server, above)) for above in folders_above]
+        await _refuse_taken(channel, server, target, status, handles)
         handle = await _opened(opening, made)
         if sent is None:
             await send_object(channel, handle, upload, read, size, pace)
@@ -106,8 +105,7 @@ async def _put(
             await check_sent(sent, size)
             upload.durable = size
         close_upload(channel, upload)
-        await asyncio.gather(*flushed)
-        await _publish(channel, server, upload.path, target, own_folder, may_send_again=size <= SMALL_BYTES)
+        await _publish(channel, server, upload.path, target, handles, may_send_again=size <= SMALL_BYTES)
     except (StorageError, WronglyForetold):
         await _discard(channel, upload)
         raise
@@ -184,7 +182,11 @@ async def _opened(opening: Opening, made: dict[bytes, asyncio.Task[None]]) -> by
 
 
 async def _refuse_taken(
-    channel: Channel, server: Server, target: bytes, status: asyncio.Task[asyncssh.SFTPAttrs], folder: bytes | None
+    channel: Channel,
+    server: Server,
+    target: bytes,
+    status: asyncio.Task[asyncssh.SFTPAttrs],
+    folders: Sequence[bytes | None],
 ) -> None:
     """Stop where the name is taken.
 
@@ -200,14 +202,20 @@ async def _refuse_taken(
     shown = target.decode(errors="backslashreplace")
     if type_ != asyncssh.FILEXFER_TYPE_REGULAR:
         raise StorageError(f"{shown}: it is not a regular file", hint=STRANGER_HINT)
-    await flush_folder(channel, server, folder)
+    await flush_folders(channel, server, folders)
     raise ObjectExists(f"{shown} exists already")
 
 
 async def _publish(
-    channel: Channel, server: Server, temporary: bytes, target: bytes, folder: bytes | None, *, may_send_again: bool
+    channel: Channel,
+    server: Server,
+    temporary: bytes,
+    target: bytes,
+    folders: Sequence[bytes | None],
+    *,
+    may_send_again: bool,
 ) -> None:
-    """Give a complete file its name. Whoever loses a race finds the winner's object durable.
+    """Give a complete file its name, in the first of the folders. Who loses a race finds the winner's object durable.
 
     Raises:
         _NeedsNoLink: it turns out that no links are made, and the object is to be sent again, which it may be.
@@ -220,7 +228,7 @@ async def _publish(
         linked = channel.send(sftp.link(temporary, target))
         # Where links work, the temporary file is not needed any more, whatever comes of this one.
         removed = channel.send(sftp.remove(temporary)) if knew_links or may_send_again else None
-        if await _is_named(channel, server, linked, target, folder, may_fail=not knew_links):
+        if await _is_named(channel, server, linked, target, folders, may_fail=not knew_links):
             server.has_links = True
             with suppress(asyncssh.SFTPPermissionDenied):  # a server may let its user add, and nothing else
                 await (removed or channel.send(sftp.remove(temporary)))
@@ -229,7 +237,7 @@ async def _publish(
         if removed is not None:
             raise _NeedsNoLink
     renamed = channel.send(sftp.rename(temporary, target, 0))
-    await _is_named(channel, server, renamed, target, folder, may_fail=False)
+    await _is_named(channel, server, renamed, target, folders, may_fail=False)
 
 
 async def _is_named(
@@ -237,7 +245,7 @@ async def _is_named(
     server: Server,
     named: asyncio.Task[None],
     target: bytes,
-    folder: bytes | None,
+    folders: Sequence[bytes | None],
     *,
     may_fail: bool,
 ) -> bool:
@@ -248,13 +256,13 @@ async def _is_named(
         StorageError: something that is no object has the name.
         asyncssh.Error: it failed, where it must not.
     """
-    await flush_folder(channel, server, folder)
+    await flush_folders(channel, server, folders)
     try:
         await named
     except asyncssh.SFTPError as error:
         if is_lost(error):
             raise
-        await _refuse_taken(channel, server, target, channel.send(channel.sftp.lstat(target, 0)), folder)
+        await _refuse_taken(channel, server, target, channel.send(channel.sftp.lstat(target, 0)), folders)
         if not may_fail:
             raise
         return False

@@ -31,7 +31,14 @@ from backthen.repository.storage.backends.event_loop import EventLoop
 from backthen.repository.storage.backends.sftp.address import parse_address
 from backthen.repository.storage.backends.sftp.connection import Channel, Connection, foretelling
 from backthen.repository.storage.backends.sftp.errors import is_lost, plain_errors
-from backthen.repository.storage.backends.sftp.folders import Server, entry_name, make_root, read_folder, read_objects
+from backthen.repository.storage.backends.sftp.folders import (
+    Server,
+    entry_name,
+    make_folders,
+    make_root,
+    read_folder,
+    read_objects,
+)
 from backthen.repository.storage.backends.sftp.login import open_ssh
 from backthen.repository.storage.backends.sftp.publishing import put_object, server_time_s
 from backthen.repository.storage.backends.sftp.transfer import Upload, fetch_object
@@ -217,6 +224,7 @@ class SftpStorage:
                     raise InvalidRequest(
                         f"{self._location} is not empty: it holds {name!r}", hint="Choose a new or an empty folder."
                     )
+            await make_folders(channel, map(self._path, FOLDERS))
 
     async def _is_leftover(self, channel: Channel, name: str, entry: asyncssh.SFTPName) -> bool:
         """Whether an empty storage may hold it: the top of a fresh disk, and what a killed `create` or its user left.
