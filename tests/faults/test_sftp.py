@@ -231,7 +231,7 @@ def test_what_is_no_file_is_no_object(ssh_server: SshServer, tmp_path: Path, wha
     place = tmp_path / "repository" / name
     with _storage(ssh_server.location(tmp_path / "repository"), ssh_server.access) as storage:
         storage.create()
-        place.parent.mkdir()
+        assert place.parent.is_dir()
         place.mkdir() if what == "folder" else place.symlink_to(ssh_server.config)
         for act in (lambda: storage.get(name), lambda: storage.put(name, b"x")):
             with pytest.raises(StorageError, match="not a regular file") as caught:
