@@ -49,10 +49,15 @@ class Marks:
 
     def _read_new(self) -> set[ObjectId]:
         """Read the marks not known yet; those that were gone."""
-        listed = {id_ for stored in self._storage.list("marks") if (id_ := parse_mark_name(stored.name)) is not None}
-        new = sorted(listed - self._known)
+        stored_marks = self._storage.list("marks")
+        lengths = {id_: stored.length for stored in stored_marks if (id_ := parse_mark_name(stored.name)) is not None}
+        new = sorted(lengths.keys() - self._known)
+
+        def read(id_: ObjectId) -> Mark | None:
+            return self._read(id_, lengths[id_])
+
         vanished = set()
-        for id_, mark in zip(new, side_by_side(self._storage, self._read, new), strict=True):
+        for id_, mark in zip(new, side_by_side(self._storage, read, new, weigh=lengths.__getitem__), strict=True):
             if mark is None:
                 vanished.add(id_)
                 continue
@@ -61,8 +66,8 @@ class Marks:
             self._known.add(id_)
         return vanished
 
-    def _read(self, id_: ObjectId) -> Mark | None:
+    def _read(self, id_: ObjectId, length: int) -> Mark | None:
         try:
-            return read_record(self._storage, self._keys, ObjectKind.MARK, mark_name(id_), id_, Mark)
+            return read_record(self._storage, self._keys, ObjectKind.MARK, mark_name(id_), id_, Mark, length)
         except ObjectMissing:
             return None

@@ -144,7 +144,7 @@ def list_slots(storage: Storage, header: ConfigHeader, opened: OpenedSlot) -> li
         DamageError: a slot was damaged or changed.
         StorageError: the storage failed.
     """
-    infos = [_read_info(storage, header, opened, id_) for id_ in _slot_ids(storage)]
+    infos = [_read_info(storage, header, opened, id_, length) for id_, length in _slots(storage)]
     return sorted(infos, key=lambda info: (info.created_ns, info.id))
 
 
@@ -154,9 +154,9 @@ def damaged_slots(storage: Storage, header: ConfigHeader, opened: OpenedSlot) ->
     Raises:
         StorageError: the storage failed.
     """
-    for id_ in _slot_ids(storage):
+    for id_, length in _slots(storage):
         try:
-            _read_info(storage, header, opened, id_)
+            _read_info(storage, header, opened, id_, length)
         except DamageError as error:
             yield error
 
@@ -196,41 +196,43 @@ def remove_foreign_slots(storage: Storage, header: ConfigHeader) -> None:
     Raises:
         StorageError: the storage failed.
     """
-    for id_ in _slot_ids(storage):
+    for id_, length in _slots(storage):
         try:
-            _read_slot(storage, header, id_)
+            _read_slot(storage, header, id_, length)
         except DamageError:
             storage.delete(key_name(id_))
 
 
-def _slot_ids(storage: Storage) -> Iterator[ObjectId]:
-    found = (parse_key_name(stored.name) for stored in storage.list("keys"))
-    return iter(sorted(id_ for id_ in found if id_ is not None))
+def _slots(storage: Storage) -> list[tuple[ObjectId, int]]:
+    """The key slots there are, with their lengths in bytes."""
+    found = ((parse_key_name(stored.name), stored.length) for stored in storage.list("keys"))
+    return sorted((id_, length) for id_, length in found if id_ is not None)
 
 
 def _read_slots(storage: Storage, header: ConfigHeader) -> list[tuple[ObjectId, Slot | DamageError]]:
     """All slots, or what is wrong with them."""
 
-    def read(id_: ObjectId) -> tuple[ObjectId, Slot | DamageError]:
+    def read(listed: tuple[ObjectId, int]) -> tuple[ObjectId, Slot | DamageError]:
+        id_, length = listed
         try:
-            return id_, _read_slot(storage, header, id_)
+            return id_, _read_slot(storage, header, id_, length)
         except DamageError as error:
             return id_, error
 
-    return list(side_by_side(storage, read, _slot_ids(storage)))
+    return list(side_by_side(storage, read, _slots(storage), weigh=lambda listed: listed[1]))
 
 
-def _read_info(storage: Storage, header: ConfigHeader, opened: OpenedSlot, id_: ObjectId) -> SlotInfo:
-    slot = _read_slot(storage, header, id_)
+def _read_info(storage: Storage, header: ConfigHeader, opened: OpenedSlot, id_: ObjectId, length: int) -> SlotInfo:
+    slot = _read_slot(storage, header, id_, length)
     note = open_slot_note(opened.keys, slot)
     kind = SlotKind(slot.kind).name.lower().replace("_", " ")
     return SlotInfo(id_, kind, note.created_ns, note.host, note.user, note.label, id_ == opened.id)
 
 
-def _read_slot(storage: Storage, header: ConfigHeader, id_: ObjectId) -> Slot:
+def _read_slot(storage: Storage, header: ConfigHeader, id_: ObjectId, length: int) -> Slot:
     name = key_name(id_)
     try:
-        data = storage.get(name, 0, fmt.PAYLOAD_BYTES_MAX)
+        data = storage.get(name, 0, min(length, fmt.PAYLOAD_BYTES_MAX))
     except ObjectMissing as error:
         raise MissingError("it is gone", name=name) from error
     if object_id(data) != id_:
