@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import os
 import shlex
 import subprocess
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -17,8 +19,9 @@ import pytest
 from backthen.repository.errors import InvalidRequest, ObjectExists, ObjectMissing, StorageError
 from backthen.repository.ids import ObjectId, PackId
 from backthen.repository.storage import CONFIG_NAME, StorageAccess, StoredObject, index_name, open_storage, pack_name
-from backthen.repository.storage.backends.sftp import SftpStorage
-from tests.support.other_ssh_server import other_ssh_server
+from backthen.repository.storage.backends.sftp import SftpStorage, folders
+from tests.support.onlooker import wait_until
+from tests.support.other_ssh_server import EndlessFolders, other_ssh_server
 from tests.support.slow_line import SlowLine
 from tests.support.ssh_server import SshServer, make_key, throwaway_sshd
 
@@ -218,8 +221,10 @@ def test_a_file_in_the_place_of_the_folder(ssh_server: SshServer, tmp_path: Path
     file.write_bytes(b"kept")
     for path in (file, file / "below"):
         with _storage(ssh_server.location(path), ssh_server.access) as storage:
-            with pytest.raises(StorageError, match="a file stands where a folder belongs"):
+            with pytest.raises(StorageError) as caught:
                 storage.create()
+            stands = f"a file stands where a folder belongs, at {file} on the server"
+            assert f"{storage.location}: {stands}" == str(caught.value)
             with pytest.raises(ObjectMissing):
                 storage.get(CONFIG_NAME)
     assert file.read_bytes() == b"kept"
@@ -234,8 +239,9 @@ def test_what_is_no_file_is_no_object(ssh_server: SshServer, tmp_path: Path, wha
         assert place.parent.is_dir()
         place.mkdir() if what == "folder" else place.symlink_to(ssh_server.config)
         for act in (lambda: storage.get(name), lambda: storage.put(name, b"x")):
-            with pytest.raises(StorageError, match="not a regular file") as caught:
+            with pytest.raises(StorageError) as caught:
                 act()
+            assert f"{storage.location}/{name}: it is not a regular file" == str(caught.value)
             assert not caught.value.transient
         assert list(storage.list("index")) == []
         assert list((tmp_path / "repository" / "tmp").iterdir()) == []
@@ -315,6 +321,19 @@ def test_a_server_that_numbers_what_is_open_otherwise_stores_as_well(folder: Pat
         assert list((tmp_path / "repository" / "tmp").iterdir()) == []
 
 
+def test_names_without_end_do_not_fill_the_memory(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(folders, "_LISTING_BYTES_MAX", MIB)
+    with (
+        other_ssh_server(folder, EndlessFolders) as (port, access),
+        _storage(f"sftp://127.0.0.1:{port}{tmp_path}", access) as storage,
+    ):
+        with pytest.raises(StorageError, match="more names than a repository can have") as caught:
+            list(storage.list("log"))
+        assert not caught.value.transient
+
+
 def test_a_server_with_few_sessions_serves_many_threads(folder: Path, tmp_path: Path) -> None:
     with (
         throwaway_sshd(folder, "MaxSessions 1") as server,
@@ -338,8 +357,9 @@ def test_a_full_disk_is_told_and_nothing_of_the_object_is_left(folder: Path, tmp
     ):
         storage.create()
         content = os.urandom(8 * MIB)
-        with pytest.raises(StorageError, match="the server's disk is full") as caught:
+        with pytest.raises(StorageError) as caught:
             storage.put(_pack(content), content)
+        assert f"{storage.location}/{_pack(content)}: the server's disk is full" == str(caught.value)
         assert not caught.value.transient
         assert list(storage.list("packs")) == []
         small = os.urandom(MIB)
@@ -408,18 +428,19 @@ def test_an_upload_that_is_cut_goes_on_where_it_was(ssh_server: SshServer, tmp_p
 
 
 @pytest.mark.parametrize("loss", ["gone", "shorter"])
-def test_an_upload_whose_beginning_is_lost_begins_anew(ssh_server: SshServer, tmp_path: Path, loss: str) -> None:
+def test_an_upload_whose_beginning_is_lost_begins_anew(folder: Path, tmp_path: Path, loss: str) -> None:
     content = os.urandom(20 * MIB)
     name, file, spool = _pack(content), tmp_path / "pack", tmp_path / "repository" / "tmp"
     file.write_bytes(content)
-    with SlowLine(("127.0.0.1", ssh_server.port), round_trip_s=0.001) as line:
-        ssh_server.also_at(line.port)
-        location = f"sftp://{ssh_server.user}@127.0.0.1:{line.port}{tmp_path}/repository"
-        with _storage(location, ssh_server.access) as storage:
+    with throwaway_sshd(folder) as server, SlowLine(("127.0.0.1", server.port), round_trip_s=0.001) as line:
+        server.also_at(line.port)
+        location = f"sftp://{server.user}@127.0.0.1:{line.port}{tmp_path}/repository"
+        with _storage(location, server.access) as storage:
             storage.create()
             line.cut_after(18 * MIB)
             with pytest.raises(StorageError):
                 storage.put_file(name, file)
+            wait_until(lambda: not server.sessions())  # what has arrived is still being written
             (left,) = spool.iterdir()
             left.unlink() if loss == "gone" else os.truncate(left, MIB)
             line.go()
@@ -448,7 +469,6 @@ def test_a_server_that_crashes_while_it_is_read_is_told_and_found_again(folder: 
             assert caught.value.transient
             assert storage.get(_pack(content)) == content
             server.stop()
-            server.cut()
             assert _refusal(location, server.access).transient
             server.restart()
             assert storage.get(_pack(content)) == content
@@ -469,6 +489,34 @@ def test_a_server_that_says_nothing_is_given_up(ssh_server: SshServer, tmp_path:
             line.go()
             storage.put(CONFIG_NAME, b"content")
             assert storage.get(CONFIG_NAME) == b"content"
+
+
+def test_who_is_at_work_while_it_is_closed_is_told_and_leaves_nothing_open(
+    ssh_server: SshServer, tmp_path: Path
+) -> None:
+    """What is left open is a warning when it is collected, and so an error here."""
+    with _storage(ssh_server.location(tmp_path / "repository"), ssh_server.access) as storage:
+        storage.create()
+        for _ in range(10):
+            closing = threading.Event()
+            with ThreadPoolExecutor(4) as pool:
+                working = [pool.submit(_list_until, closing, storage) for _ in range(4)]
+                storage.close()
+                closing.set()
+            assert {True} >= {error.transient for work in working for error in work.result()}
+            storage.close()
+            gc.collect()
+
+
+def _list_until(closing: threading.Event, storage: SftpStorage) -> list[StorageError]:
+    """List again and again; what was said against it."""
+    refusals = []
+    while not closing.is_set():
+        try:
+            list(storage.list("log"))
+        except StorageError as error:
+            refusals.append(error)
+    return refusals
 
 
 def test_an_unknown_name_and_a_closed_port_are_told(tmp_path: Path) -> None:
@@ -514,12 +562,3 @@ def test_only_what_is_a_day_old_by_the_servers_clock_is_abandoned(ssh_server: Ss
             os.utime(spool / name, (now_s - age_s, now_s - age_s))
         assert storage.remove_abandoned_spool() == 1
         assert {path.name for path in spool.iterdir()} == {"far-young", "far-new", "pack-of-a-local-writer"}
-
-
-def test_a_file_that_is_gone_is_no_matter_of_the_network(ssh_server: SshServer, tmp_path: Path) -> None:
-    """As where the cache was removed under a run: trying again would not help."""
-    with _storage(ssh_server.location(tmp_path / "stored"), ssh_server.access) as storage:
-        with pytest.raises(StorageError) as caught:
-            storage.put_file(_pack(b"content"), tmp_path / "gone")
-        assert (f"{tmp_path}/gone: No such file or directory", False) == (str(caught.value), caught.value.transient)
-        assert [] == list(storage.list("packs"))

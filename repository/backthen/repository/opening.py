@@ -174,6 +174,7 @@ class Repository:
         self.blobs.close()
         self.index.close()
         self.storage.close()
+        self._observed.end()
 
     @contextmanager
     def reading_anew(self) -> Iterator[Repository]:

@@ -11,9 +11,8 @@ from typing import Any, NamedTuple
 
 import asyncssh
 
-from backthen.repository.errors import StorageError
 from backthen.repository.storage.backends.sftp.connection import Channel
-from backthen.repository.storage.backends.sftp.errors import STRANGER_HINT
+from backthen.repository.storage.backends.sftp.errors import STRANGER_HINT, Unusable
 from backthen.repository.storage.pacing import Pace
 
 PIECE_BYTES = 64 * 1024
@@ -128,7 +127,7 @@ async def fetch_object(
 
     Raises:
         WronglyForetold: they were asked for in vain, since a handle was foretold wrongly.
-        StorageError: it is no object.
+        Unusable: it is no object.
         asyncssh.Error: the server did not give them, SFTPNoSuchFile where there is none.
     """
     sftp = channel.sftp
@@ -218,8 +217,8 @@ def _regular_size(status: asyncssh.SFTPAttrs) -> int:
     """The size of a regular file.
 
     Raises:
-        StorageError: it is none.
+        Unusable: it is none.
     """
     if status.type != asyncssh.FILEXFER_TYPE_REGULAR or status.size is None:
-        raise StorageError("it is not a regular file", hint=STRANGER_HINT)
+        raise Unusable("it is not a regular file", STRANGER_HINT)
     return status.size
