@@ -117,7 +117,7 @@ def create(
     patterns = _patterns(exclusions)
     with reporter(settings) as listener:
         sources = existing_sources(paths, listener)
-        with open_repository(settings, "create_snapshot") as repository:
+        with open_repository(settings, "create_snapshot", for_snapshot=True) as repository:
             from backthen.repository import SnapshotRequest, count_source, create_snapshot
 
             if repository.cached is not None:

@@ -102,6 +102,8 @@ async def send_object(
         await answer
         upload.durable = max(upload.durable, durable)
 
+    if size > SMALL_BYTES:
+        channel.widen()
     sync_at = upload.durable + SYNC_BYTES
     for offset, length in _pieces(upload.durable, size, sftp.limits.max_write_len):
         if offset >= sync_at:
@@ -148,6 +150,8 @@ async def fetch_object(
         size = _regular_size(await status)
         end = size if length is None else min(size, begin + length)
         asked = deque(channel.send(_read_rest(channel, handle, piece, end)) for piece in early)
+        if end - begin > SMALL_BYTES:
+            channel.widen()
         for at, wanted in _pieces(offset, end, sftp.limits.max_read_len):
             if delay_s := pace.delay_s(wanted):
                 await asyncio.sleep(delay_s)
