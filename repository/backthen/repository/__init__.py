@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from backthen.repository.clock import monotonic_ns, now_ns
     from backthen.repository.compression import Compression, parse_compression
     from backthen.repository.content import (
+        Leaf,
         Node,
         SnapshotTree,
         expect_file,
@@ -105,6 +106,7 @@ _OFFERED = {
     "clock": ("monotonic_ns", "now_ns"),
     "compression": ("Compression", "parse_compression"),
     "content": (
+        "Leaf",
         "Node",
         "SnapshotTree",
         "expect_file",
@@ -177,6 +179,7 @@ __all__ = [
     "InvalidRequest",
     "LRUCache",
     "Latest",
+    "Leaf",
     "LockedRepository",
     "MalformedError",
     "MissingError",
