@@ -93,6 +93,15 @@ if TYPE_CHECKING:
     from backthen.repository.opening import Client, Repository, create_repository, finish_unlock, unlock
     from backthen.repository.private import make_private_folder
     from backthen.repository.progress import Progress, Silent
+    from backthen.repository.pruning import (
+        PruneReport,
+        RetentionRules,
+        Verdict,
+        damaged_snapshots,
+        forget_snapshots,
+        judge_snapshots,
+        prune_repository,
+    )
     from backthen.repository.restore import Overwrite, RestoreReport, RestoreRequest, restore_tree
     from backthen.repository.slots import SlotInfo
     from backthen.repository.source import ExclusionRules
@@ -145,6 +154,15 @@ _OFFERED = {
         "remove_access",
         "repository_statistics",
     ),
+    "pruning": (
+        "PruneReport",
+        "RetentionRules",
+        "Verdict",
+        "damaged_snapshots",
+        "forget_snapshots",
+        "judge_snapshots",
+        "prune_repository",
+    ),
     "model.entry": ("Entry", "EntryType"),
     "model.records": ("Root", "Statistics"),
     "objects": ("BlobSource", "CacheUse", "NotInMemory"),
@@ -193,6 +211,7 @@ __all__ = [
     "Past",
     "PathNotFound",
     "Progress",
+    "PruneReport",
     "Repository",
     "RepositoryCache",
     "RepositoryError",
@@ -202,6 +221,7 @@ __all__ = [
     "RepositoryStatistics",
     "RestoreReport",
     "RestoreRequest",
+    "RetentionRules",
     "RollbackError",
     "Root",
     "Selector",
@@ -224,6 +244,7 @@ __all__ = [
     "TargetError",
     "UnionChild",
     "Unlocking",
+    "Verdict",
     "WrongPassword",
     "add_password",
     "add_recovery_key",
@@ -235,12 +256,15 @@ __all__ = [
     "count_source",
     "create_repository",
     "create_snapshot",
+    "damaged_snapshots",
     "expect_file",
     "extents_from",
     "filter_snapshots",
     "find_repository",
     "find_sighting",
     "finish_unlock",
+    "forget_snapshots",
+    "judge_snapshots",
     "list_access",
     "list_caches",
     "make_private_folder",
@@ -252,6 +276,7 @@ __all__ = [
     "parse_compression",
     "parse_time",
     "past_at",
+    "prune_repository",
     "read_file",
     "read_xattrs",
     "remove_access",

@@ -27,7 +27,7 @@ class Marks:
         """Read from `storage`; nothing is read yet."""
         self._storage = storage
         self._keys = keys
-        self._known: set[ObjectId] = set()
+        self._known: dict[ObjectId, Mark] = {}
         self._packs: set[PackId] = set()
         self._roots: set[SnapshotId] = set()
 
@@ -42,15 +42,32 @@ class Marks:
             NewerFormatError: a mark needs a newer version of the program.
             StorageError: the storage failed.
         """
-        vanished = self._read_new()
-        if vanished and (still := vanished & self._read_new()):
-            raise MissingError("it is listed but not there", name=mark_name(min(still)))
+        self.standing()
         return Condemned(frozenset(self._packs), frozenset(self._roots))
 
-    def _read_new(self) -> set[ObjectId]:
+    def standing(self) -> dict[ObjectId, Mark]:
+        """The marks in storage now.
+
+        Raises:
+            MissingError: a mark is listed but cannot be had.
+            TamperedError, MalformedError: a mark was damaged or changed.
+            NewerFormatError: a mark needs a newer version of the program.
+            StorageError: the storage failed.
+        """
+        listed = self._list()
+        vanished = self._read_new(listed)
+        if vanished:
+            listed = self._list()
+            if still := vanished & self._read_new(listed):
+                raise MissingError("it is listed but not there", name=mark_name(min(still)))
+        return {id_: self._known[id_] for id_ in listed if id_ in self._known}
+
+    def _list(self) -> set[ObjectId]:
+        return {id_ for stored in self._storage.list("marks") if (id_ := parse_mark_name(stored.name)) is not None}
+
+    def _read_new(self, listed: set[ObjectId]) -> set[ObjectId]:
         """Read the marks not known yet; those that were gone."""
-        listed = {id_ for stored in self._storage.list("marks") if (id_ := parse_mark_name(stored.name)) is not None}
-        new = sorted(listed - self._known)
+        new = sorted(listed - self._known.keys())
         vanished = set()
         for id_, mark in zip(new, side_by_side(self._storage, self._read, new), strict=True):
             if mark is None:
@@ -58,7 +75,7 @@ class Marks:
                 continue
             self._packs.update(mark.packs)
             self._roots.update(mark.abandoned_roots, mark.forgotten_roots)
-            self._known.add(id_)
+            self._known[id_] = mark
         return vanished
 
     def _read(self, id_: ObjectId) -> Mark | None:
