@@ -36,7 +36,7 @@ from backthen.repository.errors import (
 from backthen.repository.ids import RepositoryId
 from backthen.repository.index import LocalIndex
 from backthen.repository.model.records import ChunkerParameters, Configuration, SlotNote
-from backthen.repository.objects import BlobReader, CacheUse, refresh_index, remove_abandoned_packs
+from backthen.repository.objects import BlobReader, BlobSource, CacheUse, refresh_index, remove_abandoned_packs
 from backthen.repository.source import tag_cache
 from backthen.repository.storage import (
     CACHE_BYTES_MAX,
@@ -53,6 +53,7 @@ INDEX_FOLDER = "index"
 OBJECTS_FOLDER = "objects"
 """Where in a repository's cache folder the local index is, and the objects that were fetched."""
 
+_FORKED_CACHE_BYTES = 16 * fmt.MIB
 _log = logging.getLogger(__name__)
 _CHUNKER = ChunkerParameters(
     fmt.CHUNK_BYTES_MIN,
@@ -191,6 +192,30 @@ class Repository:
         finally:
             anew.blobs.close()
             anew.storage.close()
+
+    @contextmanager
+    def forking(self) -> Iterator[None]:
+        """Let go of what does not survive a fork: threads, and the index.
+
+        Raises:
+            CacheError: the cache folder cannot be used any more.
+        """
+        self.blobs.rest()
+        self.index.close()
+        try:
+            yield
+        finally:
+            self.index.reopen()
+
+    def forked_source(self) -> BlobSource:
+        """The blobs for a process that was forked: with little memory, and without threads.
+
+        Raises:
+            CacheError: the cache folder cannot be used.
+        """
+        self.index.reopen()
+        self.blobs.be_modest(_FORKED_CACHE_BYTES)
+        return self.blobs.source
 
     @property
     def id(self) -> RepositoryId:
