@@ -22,6 +22,7 @@ from backthen.repository import (
     create_snapshot,
     find_repository,
     open_storage,
+    unlock,
 )
 from backthen.repository.errors import StorageError
 from backthen.repository.storage import FOLDERS, Storage
@@ -46,7 +47,7 @@ class Scene:
         return open_storage(self.server.location(self.folder), self.server.access)
 
     def snapshot(self) -> None:
-        with find_repository(self.storage(), self.folders).unlock(PASSWORD, CLIENT) as repository:
+        with unlock(find_repository(self.storage(), self.folders), PASSWORD, CLIENT) as repository:
             create_snapshot(repository, SnapshotRequest((os.fsencode(self.tree),), "host"), Silent())
 
     def objects(self) -> dict[Path, bytes]:

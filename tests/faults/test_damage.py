@@ -12,8 +12,9 @@ import pytest
 
 from backthen.repository.crypto import ObjectKind, object_id, seal_object
 from backthen.repository.ids import ObjectId, PackId, SnapshotId
+from backthen.repository.locked import Folders, find_repository
 from backthen.repository.model.records import Mark, Root, encode_record
-from backthen.repository.opening import Client, Folders, find_repository
+from backthen.repository.opening import Client, unlock
 from backthen.repository.storage import mark_name, open_storage, root_name
 from tests.cli.conftest import PASSWORD
 from tests.support.damage_scene import CHANGES, Scene, contents_of, delete, spoil
@@ -141,7 +142,7 @@ def _put_rare_objects(scene: Scene) -> tuple[str, str]:
     """A mark, and the root of an unfinished run; their names."""
     folders = Folders(scene.user.home / "cache" / "backthen", scene.user.home / "state" / "backthen")
     locked = find_repository(open_storage(str(scene.repository)), folders)
-    with locked.unlock(PASSWORD.encode(), Client("host", "user", "test")) as repository:
+    with unlock(locked, PASSWORD.encode(), Client("host", "user", "test")) as repository:
         root = repository.snapshots()[-1].root
         unfinished = Root(**{**{name: getattr(root, name) for name in root.__struct_fields__}, "partial": True})
         root_id = repository.catalog.put_partial(unfinished)

@@ -29,6 +29,7 @@ from backthen.repository import (
     now_ns,
     open_storage,
     read_file,
+    unlock,
 )
 from backthen.repository.backup import entries, parents, snapshot
 from backthen.repository.model.entry import Entry
@@ -329,4 +330,4 @@ def test_who_loses_a_race_to_make_a_repository_leaves_no_key_slot(tmp_path: Path
         create_repository(loser, b"loser", folders, CLIENT)
     assert 1 == len(list(storage.list("keys")))
     with pytest.raises(WrongPassword):
-        find_repository(storage, folders).unlock(b"loser", CLIENT)
+        unlock(find_repository(storage, folders), b"loser", CLIENT)

@@ -6,7 +6,7 @@ import hashlib
 import os
 import shlex
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
@@ -18,6 +18,7 @@ from backthen.repository.errors import InvalidRequest, ObjectExists, ObjectMissi
 from backthen.repository.ids import ObjectId, PackId
 from backthen.repository.storage import CONFIG_NAME, StorageAccess, StoredObject, index_name, open_storage, pack_name
 from backthen.repository.storage.backends.sftp import SftpStorage
+from tests.support.other_ssh_server import other_ssh_server
 from tests.support.slow_line import SlowLine
 from tests.support.ssh_server import SshServer, make_key, throwaway_sshd
 
@@ -45,6 +46,10 @@ def _storage(location: str, access: StorageAccess) -> Iterator[SftpStorage]:
 
 def _pack(content: bytes) -> str:
     return pack_name(PackId(ObjectId(hashlib.sha256(content).digest())))
+
+
+def _index(content: bytes) -> str:
+    return index_name(ObjectId(hashlib.sha256(content).digest()))
 
 
 def _configured(server: SshServer, folder: Path, text: str) -> StorageAccess:
@@ -226,7 +231,7 @@ def test_what_is_no_file_is_no_object(ssh_server: SshServer, tmp_path: Path, wha
     place = tmp_path / "repository" / name
     with _storage(ssh_server.location(tmp_path / "repository"), ssh_server.access) as storage:
         storage.create()
-        place.parent.mkdir()
+        assert place.parent.is_dir()
         place.mkdir() if what == "folder" else place.symlink_to(ssh_server.config)
         for act in (lambda: storage.get(name), lambda: storage.put(name, b"x")):
             with pytest.raises(StorageError, match="not a regular file") as caught:
@@ -290,6 +295,26 @@ def test_a_server_without_extensions_stores_as_well(folder: Path, tmp_path: Path
         assert list((tmp_path / "repository" / "tmp").iterdir()) == []
 
 
+def test_a_server_that_numbers_what_is_open_otherwise_stores_as_well(folder: Path, tmp_path: Path) -> None:
+    """It gives other handles than were foretold: nothing that was sent with them may count, or do harm."""
+    with (
+        other_ssh_server(folder) as (port, access),
+        _storage(f"sftp://127.0.0.1:{port}{tmp_path}/repository", access) as storage,
+    ):
+        storage.create()
+        contents = [bytes([number]) * 2000 * number for number in range(24)]
+
+        def put_and_get(content: bytes) -> None:
+            storage.put(_pack(content), content)
+            assert content == storage.get(_pack(content), 0, MIB)
+            assert _pack(content) in {stored.name for stored in storage.list("packs")}
+
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(put_and_get, contents))
+        assert {StoredObject(_pack(content), len(content)) for content in contents} == set(storage.list("packs"))
+        assert list((tmp_path / "repository" / "tmp").iterdir()) == []
+
+
 def test_a_server_with_few_sessions_serves_many_threads(folder: Path, tmp_path: Path) -> None:
     with (
         throwaway_sshd(folder, "MaxSessions 1") as server,
@@ -320,6 +345,39 @@ def test_a_full_disk_is_told_and_nothing_of_the_object_is_left(folder: Path, tmp
         small = os.urandom(MIB)
         storage.put(_pack(small), small)  # there is room again
         assert list(storage.list("packs")) == [StoredObject(_pack(small), MIB)]
+
+
+# How far it is
+
+
+def test_what_is_small_takes_one_round_trip_and_two_to_store(ssh_server: SshServer, tmp_path: Path) -> None:
+    """A listing takes one more for the folders of packs, and the very first object for its folders."""
+    with SlowLine(("127.0.0.1", ssh_server.port), round_trip_s=0.2) as line:
+        ssh_server.also_at(line.port)
+        location = f"sftp://{ssh_server.user}@127.0.0.1:{line.port}{tmp_path}/repository"
+        with _storage(location, ssh_server.access) as storage:
+            with line.unlimited():
+                storage.create()
+                storage.put(CONFIG_NAME, b"config")
+                storage.put(_index(b"first"), b"first")
+                storage.put(_pack(b"pack"), b"pack")
+            before = line.counts.round_trips
+
+            def round_trips(act: Callable[[], object]) -> int:
+                nonlocal before
+                act()
+                before, begun = line.counts.round_trips, before
+                return before - begun
+
+            content = os.urandom(200_000)
+            assert 2 == round_trips(lambda: storage.put(_index(content), content))
+            assert 1 == round_trips(lambda: storage.get(_index(content), 0, 32 * MIB))
+            assert 1 == round_trips(lambda: storage.get(_index(content), 1000, 1000))
+            assert 1 == round_trips(lambda: list(storage.list("index")))
+            assert 1 == round_trips(lambda: list(storage.list("marks")))
+            assert 2 == round_trips(lambda: list(storage.list("packs")))
+            assert 1 == round_trips(lambda: storage.delete(_index(content)))
+            assert 1 == round_trips(lambda: storage.get(CONFIG_NAME))
 
 
 # When it goes

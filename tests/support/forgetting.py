@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Set
 from pathlib import Path
 
-from backthen.repository import Client, Folders, find_repository, open_storage
+from backthen.repository import Client, Folders, find_repository, open_storage, unlock
 from backthen.repository.catalog.log import Log
 from backthen.repository.clock import now_ns
 from backthen.repository.ids import ObjectId, SnapshotId
@@ -20,7 +20,7 @@ def forget(user: User, snapshot: str) -> None:
         folders = Folders(cache=Path(made) / "cache", state=Path(made) / "state")
         client = Client(host="another", user="another", program="test")
         locked = find_repository(open_storage(str(user.home / "repository")), folders)
-        with locked.unlock(PASSWORD.encode(), client) as repository:
+        with unlock(locked, PASSWORD.encode(), client) as repository:
             log = Log(repository.storage, repository.opened.keys, repository.state)
             log.refresh()
             log.append(LogKind.FORGET, SnapshotId(ObjectId(bytes.fromhex(snapshot))), now_ns())

@@ -102,9 +102,12 @@ def _serve() -> None:
     for module in ("session", "exits", "reporting", "progress", "daemon", "documents"):
         import_module(f"backthen.cli.{module}")
     import_module("backthen.fsmount")
-    slots = import_module("backthen.repository.catalog.slots")
-    derive = cache(slots.derive_master)
-    slots.derive_master = derive  # type: ignore[attr-defined]
+    engine = import_module("backthen.repository")
+    for name in engine.__all__:
+        getattr(engine, name)
+    locked = import_module("backthen.repository.locked")
+    derive = cache(locked.derive_master)
+    locked.derive_master = derive  # type: ignore[attr-defined]
     gc.collect()
     gc.freeze()  # what is never looked at by the collector stays shared between the processes
     for line in sys.stdin:

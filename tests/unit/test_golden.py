@@ -22,6 +22,7 @@ from backthen.repository import (
     find_repository,
     open_storage,
     restore_tree,
+    unlock,
 )
 from tests.support.manifest import manifest
 from tests.vectors import make_repository
@@ -34,7 +35,7 @@ def _open(folder: Path, password: bytes) -> Repository:
     location = folder / "repository"
     shutil.copytree(make_repository.REPOSITORY, location)
     folders = Folders(folder / "cache", folder / "state")
-    return find_repository(open_storage(str(location)), folders).unlock(password, Client("host", "user", "program"))
+    return unlock(find_repository(open_storage(str(location)), folders), password, Client("host", "user", "program"))
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from backthen.repository import (
     add_recovery_key,
     create_repository,
     find_repository,
+    unlock,
 )
 from backthen.repository.crypto import KdfParameters, derive_master
 from tests.support.memory_storage import MemoryStorage
@@ -31,7 +32,7 @@ def derivations(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
         derived.append(password)
         return derive_master(password, kdf)
 
-    monkeypatch.setattr("backthen.repository.catalog.slots.derive_master", record)
+    monkeypatch.setattr("backthen.repository.locked.derive_master", record)
     return derived
 
 
@@ -44,7 +45,7 @@ def test_wrong_password_costs_one_derivation_however_many_slots_there_are(
         _add_slots(repository)
     derivations.clear()
     with pytest.raises(WrongPassword):
-        find_repository(storage, folders).unlock(b"guessed", CLIENT)
+        unlock(find_repository(storage, folders), b"guessed", CLIENT)
 
     assert derivations == [b"guessed"]
 
@@ -58,7 +59,7 @@ def test_right_password_costs_one_derivation_however_many_slots_there_are(
     with create_repository(storage, b"first", folders, CLIENT) as repository:
         _add_slots(repository)
     derivations.clear()
-    find_repository(storage, folders).unlock(password, CLIENT).close()
+    unlock(find_repository(storage, folders), password, CLIENT).close()
 
     assert derivations == [password]
 

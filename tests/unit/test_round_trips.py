@@ -17,6 +17,7 @@ from backthen.repository import (
     create_repository,
     create_snapshot,
     find_repository,
+    unlock,
 )
 from tests.support.distant_storage import DistantStorage
 from tests.support.memory_storage import MemoryStorage
@@ -44,7 +45,7 @@ class Scene:
         create_repository(self.objects, PASSWORD, self.folders, CLIENT).close()
 
     def snapshot(self, storage: DistantStorage) -> SnapshotReport:
-        with find_repository(storage, self.folders).unlock(PASSWORD, CLIENT) as repository:
+        with unlock(find_repository(storage, self.folders), PASSWORD, CLIENT) as repository:
             return create_snapshot(repository, SnapshotRequest((os.fsencode(self.tree),), "host"), Silent())
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING, TextIO
 
@@ -14,11 +15,15 @@ from backthen.cli.reaching import storage_at
 from backthen.cli.settings import Settings
 
 if TYPE_CHECKING:
-    from backthen.repository import Client, Folders, LockedRepository, Repository
+    from backthen.repository import Client, Folders, LockedRepository, Repository, Unlocking
 
 
-def open_repository(settings: Settings) -> Repository:
+def open_repository(settings: Settings, *needed: str) -> Repository:
     """Find and unlock the repository; to be used as a context manager.
+
+    Args:
+        settings: say where it is and how to open it.
+        needed: names of `backthen.repository` that are used next; they are imported while the keys are derived.
 
     Raises:
         RepositoryNotFound: there is none at the location.
@@ -29,7 +34,7 @@ def open_repository(settings: Settings) -> Repository:
     start_logging(settings)
     locked = find_locked(settings)
     password = read_password(settings.password, password_prompt(settings))
-    return unlock(locked, settings, password, tries=TRIES_MAX)
+    return unlock(locked, settings, password, *needed, tries=TRIES_MAX)
 
 
 def find_locked(settings: Settings, *, retry_for_s: float | None = None) -> LockedRepository:
@@ -54,8 +59,10 @@ def find_locked(settings: Settings, *, retry_for_s: float | None = None) -> Lock
         raise RepositoryNotFound(str(error), hint=hint) from error
 
 
-def unlock(locked: LockedRepository, settings: Settings, password: bytes, *, tries: int) -> Repository:
+def unlock(locked: LockedRepository, settings: Settings, password: bytes, *needed: str, tries: int) -> Repository:
     """Unlock with `password`; where it is wrong, one that was typed may be typed again until `tries` are used up.
+
+    What is `needed` is as for `open_repository`.
 
     Raises:
         WrongPassword: the password does not open it.
@@ -65,14 +72,14 @@ def unlock(locked: LockedRepository, settings: Settings, password: bytes, *, tri
 
     for _ in range(tries - 1 if isinstance(settings.password, Terminal) else 0):
         try:
-            return _unlock_once(locked, settings, password)
+            return _unlock_once(locked, settings, password, needed)
         except WrongPassword:
             warn("wrong password, try again")
             password = read_password(settings.password, password_prompt(settings))
-    return _unlock_once(locked, settings, password)
+    return _unlock_once(locked, settings, password, needed)
 
 
-def _unlock_once(locked: LockedRepository, settings: Settings, password: bytes) -> Repository:
+def _unlock_once(locked: LockedRepository, settings: Settings, password: bytes, needed: Iterable[str]) -> Repository:
     import logging
 
     from backthen.cli.allocation import reuse_freed_memory
@@ -80,13 +87,24 @@ def _unlock_once(locked: LockedRepository, settings: Settings, password: bytes) 
 
     reuse_freed_memory()
     try:
-        repository = locked.unlock(password, client())
+        unlocking = locked.begin_unlock(password)
     except InvalidRequest as error:  # A recovery key that is mistyped.
         raise WrongPassword(str(error), hint=error.hint) from error
+    repository = _finish_unlock(unlocking, needed)
     log = logging.getLogger("backthen.cli")
     log.info("opened the repository %s at %s", repository.id.hex()[:8], settings.location)
     log.debug("the cache is in %s, what was seen is remembered in %s", settings.cache, settings.state)
     return repository
+
+
+def _finish_unlock(unlocking: Unlocking, needed: Iterable[str]) -> Repository:
+    """Do what else there is to do before the command can go on, then wait for the keys."""
+    from backthen import repository as engine
+
+    for name in ("finish_unlock", *needed):
+        getattr(engine, name)
+    user = client()
+    return engine.finish_unlock(unlocking, user)
 
 
 def folders(settings: Settings) -> Folders:

@@ -2,36 +2,14 @@
 
 This is its face: `backthen.fsmount` and `backthen.cli` import from here alone. It knows nothing of FUSE, terminals or
 the environment.
-What changes or searches a whole repository is imported when it is first asked for: no command needs all of it.
+All but errors and ids is imported when it is first asked for: no command needs all of it, and much of it can come while
+the keys are derived.
 A repository goes through states that are types: a `Storage`, a `LockedRepository`, a `Repository`.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from backthen.repository.bounded import LRUCache
-from backthen.repository.catalog import (
-    AtTime,
-    IdPrefix,
-    Latest,
-    Selector,
-    SnapshotInfo,
-    filter_snapshots,
-    select_snapshot,
-)
-from backthen.repository.catalog.slots import SlotInfo
-from backthen.repository.clock import monotonic_ns, now_ns
-from backthen.repository.compression import Compression, parse_compression
-from backthen.repository.content import (
-    Node,
-    SnapshotTree,
-    expect_file,
-    extents_from,
-    next_data,
-    next_hole,
-    read_file,
-    read_xattrs,
-)
 from backthen.repository.errors import (
     AmbiguousSnapshot,
     CacheError,
@@ -55,25 +33,31 @@ from backthen.repository.errors import (
     WrongPassword,
 )
 from backthen.repository.ids import ObjectId, RepositoryId, SnapshotId
-from backthen.repository.model.entry import Entry, EntryType
-from backthen.repository.model.records import Root, Statistics
-from backthen.repository.objects import BlobSource, CacheUse, NotInMemory
-from backthen.repository.opening import (
-    Client,
-    Folders,
-    LockedRepository,
-    Repository,
-    create_repository,
-    find_repository,
-)
-from backthen.repository.private import make_private_folder
-from backthen.repository.progress import Progress, Silent
-from backthen.repository.source import ExclusionRules
-from backthen.repository.storage import Storage, StorageAccess, StorageState, open_storage
-from backthen.repository.times import parse_time
 
 if TYPE_CHECKING:
     from backthen.repository.backup import SnapshotReport, SnapshotRequest, SourceAmount, count_source, create_snapshot
+    from backthen.repository.bounded import LRUCache
+    from backthen.repository.catalog import (
+        AtTime,
+        IdPrefix,
+        Latest,
+        Selector,
+        SnapshotInfo,
+        filter_snapshots,
+        select_snapshot,
+    )
+    from backthen.repository.clock import monotonic_ns, now_ns
+    from backthen.repository.compression import Compression, parse_compression
+    from backthen.repository.content import (
+        Node,
+        SnapshotTree,
+        expect_file,
+        extents_from,
+        next_data,
+        next_hole,
+        read_file,
+        read_xattrs,
+    )
     from backthen.repository.history import (
         Past,
         Sighting,
@@ -86,6 +70,7 @@ if TYPE_CHECKING:
         top_past,
         union_children,
     )
+    from backthen.repository.locked import Folders, LockedRepository, Unlocking, find_repository
     from backthen.repository.maintenance import (
         CheckReport,
         CheckRequest,
@@ -102,10 +87,34 @@ if TYPE_CHECKING:
         remove_access,
         repository_statistics,
     )
+    from backthen.repository.model.entry import Entry, EntryType
+    from backthen.repository.model.records import Root, Statistics
+    from backthen.repository.objects import BlobSource, CacheUse, NotInMemory
+    from backthen.repository.opening import Client, Repository, create_repository, finish_unlock, unlock
+    from backthen.repository.private import make_private_folder
+    from backthen.repository.progress import Progress, Silent
     from backthen.repository.restore import Overwrite, RestoreReport, RestoreRequest, restore_tree
+    from backthen.repository.slots import SlotInfo
+    from backthen.repository.source import ExclusionRules
+    from backthen.repository.storage import Storage, StorageAccess, StorageState, open_storage
+    from backthen.repository.times import parse_time
 
-_OPERATIONS = {
+_OFFERED = {
     "backup": ("SnapshotReport", "SnapshotRequest", "SourceAmount", "count_source", "create_snapshot"),
+    "bounded": ("LRUCache",),
+    "catalog": ("AtTime", "IdPrefix", "Latest", "Selector", "SnapshotInfo", "filter_snapshots", "select_snapshot"),
+    "clock": ("monotonic_ns", "now_ns"),
+    "compression": ("Compression", "parse_compression"),
+    "content": (
+        "Node",
+        "SnapshotTree",
+        "expect_file",
+        "extents_from",
+        "next_data",
+        "next_hole",
+        "read_file",
+        "read_xattrs",
+    ),
     "history": (
         "Past",
         "Sighting",
@@ -118,6 +127,7 @@ _OPERATIONS = {
         "top_past",
         "union_children",
     ),
+    "locked": ("Folders", "LockedRepository", "Unlocking", "find_repository"),
     "maintenance": (
         "CheckReport",
         "CheckRequest",
@@ -134,9 +144,19 @@ _OPERATIONS = {
         "remove_access",
         "repository_statistics",
     ),
+    "model.entry": ("Entry", "EntryType"),
+    "model.records": ("Root", "Statistics"),
+    "objects": ("BlobSource", "CacheUse", "NotInMemory"),
+    "opening": ("Client", "Repository", "create_repository", "finish_unlock", "unlock"),
+    "private": ("make_private_folder",),
+    "progress": ("Progress", "Silent"),
     "restore": ("Overwrite", "RestoreReport", "RestoreRequest", "restore_tree"),
+    "slots": ("SlotInfo",),
+    "source": ("ExclusionRules",),
+    "storage": ("Storage", "StorageAccess", "StorageState", "open_storage"),
+    "times": ("parse_time",),
 }
-_HOMES = {name: module for module, names in _OPERATIONS.items() for name in names}
+_HOMES = {name: module for module, names in _OFFERED.items() for name in names}
 
 __all__ = [
     "AmbiguousSnapshot",
@@ -202,6 +222,7 @@ __all__ = [
     "TamperedError",
     "TargetError",
     "UnionChild",
+    "Unlocking",
     "WrongPassword",
     "add_password",
     "add_recovery_key",
@@ -218,6 +239,7 @@ __all__ = [
     "filter_snapshots",
     "find_repository",
     "find_sighting",
+    "finish_unlock",
     "list_access",
     "list_caches",
     "make_private_folder",
@@ -238,11 +260,12 @@ __all__ = [
     "timeline",
     "top_past",
     "union_children",
+    "unlock",
 ]
 
 
 def __getattr__(name: str) -> object:
-    """What an operation's package offers, imported now and kept."""
+    """What a module offers, imported now and kept."""
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value: object = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

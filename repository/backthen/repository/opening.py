@@ -1,4 +1,4 @@
-"""A repository in its states: found but locked, and open with its keys, index and catalog."""
+"""A repository that is open, with its keys, index and catalog; making one, and the second step of opening one."""
 
 from __future__ import annotations
 
@@ -12,34 +12,24 @@ from pathlib import Path
 from backthen.repository import clock, entropy
 from backthen.repository import format as fmt
 from backthen.repository.catalog import Catalog, ClientState, SnapshotInfo, Survey
-from backthen.repository.catalog.slots import OpenedSlot, open_with_password, put_slot, remove_foreign_slots
 from backthen.repository.content import SnapshotTree
 from backthen.repository.crypto import (
     ConfigHeader,
     KdfParameters,
     RepositoryKeys,
     SlotKind,
-    decode_config,
     encode_config,
     new_bundle,
-    open_configuration,
 )
-from backthen.repository.errors import (
-    DamageError,
-    InvalidRequest,
-    MissingError,
-    ObjectExists,
-    ObjectMissing,
-    RepositoryExists,
-    RepositoryNotFound,
-)
+from backthen.repository.errors import DamageError, ObjectExists, RepositoryExists
 from backthen.repository.ids import RepositoryId
 from backthen.repository.index import LocalIndex
-from backthen.repository.model.records import ChunkerParameters, Configuration, SlotNote
+from backthen.repository.locked import CHUNKER, Folders, LockedRepository, Unlocking, read_config
+from backthen.repository.model.records import Configuration, SlotNote
 from backthen.repository.objects import BlobReader, BlobSource, CacheUse, refresh_index, remove_abandoned_packs
+from backthen.repository.slots import OpenedSlot, put_slot, remove_foreign_slots
 from backthen.repository.source import tag_cache
 from backthen.repository.storage import (
-    CACHE_BYTES_MAX,
     CONFIG_NAME,
     CachedStorage,
     ObjectCache,
@@ -55,29 +45,6 @@ OBJECTS_FOLDER = "objects"
 
 _FORKED_CACHE_BYTES = 16 * fmt.MIB
 _log = logging.getLogger(__name__)
-_CHUNKER = ChunkerParameters(
-    fmt.CHUNK_BYTES_MIN,
-    fmt.CHUNK_BYTES_MAX,
-    fmt.CUT_SPREAD_BYTES,
-    fmt.FASTCDC_BYTES_MIN,
-    fmt.FASTCDC_BYTES_AVERAGE,
-    fmt.FASTCDC_BYTES_MAX,
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Folders:
-    """Where this user's caches and state are kept; each repository has a folder of its own inside, named by its id.
-
-    Attributes:
-        cache: what can be had again.
-        state: what cannot.
-        cache_bytes_max: what may be kept of each repository that is elsewhere.
-    """
-
-    cache: Path
-    state: Path
-    cache_bytes_max: int = CACHE_BYTES_MAX
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,49 +54,6 @@ class Client:
     host: str
     user: str
     program: str
-
-
-class LockedRepository:
-    """A repository that was found, without its keys."""
-
-    def __init__(self, storage: Storage, config: bytes, folders: Folders) -> None:
-        """Read the clear part of `config`.
-
-        Raises:
-            MalformedError: it was damaged or changed.
-            NewerFormatError: it needs a newer version of the program.
-        """
-        self._storage = storage
-        self._config = config
-        self._folders = folders
-        self._header = decode_config(config)
-
-    @property
-    def id(self) -> RepositoryId:
-        """The repository's id."""
-        return self._header.repository_id
-
-    def close(self) -> None:
-        """Let go of the storage; to be called before a process forks. It may be unlocked all the same."""
-        self._storage.close()
-
-    def unlock(self, password: bytes, client: Client) -> Repository:
-        """Open the repository; costs one key derivation.
-
-        Raises:
-            WrongPassword: no key slot belongs to the password.
-            DamageError: `config` or the key slot was damaged or changed.
-            NewerFormatError: it needs a newer version of the program.
-            StorageError: the storage failed.
-            CacheError: the cache folder cannot be used.
-        """
-        opened = open_with_password(self._storage, self._header, password)
-        configuration = open_configuration(self._header, opened.keys, self._config)
-        if configuration.chunker != _CHUNKER:
-            raise InvalidRequest(
-                "the repository cuts files in a way that this version does not know", hint="Update Backthen."
-            )
-        return Repository(self._storage, self._header, opened, self._folders, client)
 
 
 class Repository:
@@ -348,39 +272,35 @@ def create_repository(storage: Storage, password: bytes, folders: Folders, clien
     keys = RepositoryKeys(header.repository_id, new_bundle())
     note = SlotNote(clock.now_ns(), client.host, client.user, "")
     slot_id = put_slot(storage, header, keys, password, SlotKind.PASSWORD, note)
-    config = encode_config(header, keys, Configuration(clock.now_ns(), (), _CHUNKER))
+    config = encode_config(header, keys, Configuration(clock.now_ns(), (), CHUNKER))
     try:
         storage.put(CONFIG_NAME, config)
     except ObjectExists as error:
-        if _read_config(storage) != config:
+        if read_config(storage) != config:
             storage.delete(key_name(slot_id))  # another was quicker: nobody's password opens it there
         raise RepositoryExists(f"there is a repository at {storage.location} already") from error
     remove_foreign_slots(storage, header)
     return Repository(storage, header, OpenedSlot(slot_id, keys), folders, client)
 
 
-def find_repository(storage: Storage, folders: Folders) -> LockedRepository:
-    """The repository in a storage.
+def finish_unlock(unlocking: Unlocking, client: Client) -> Repository:
+    """Open a repository whose keys are on their way.
 
     Raises:
-        RepositoryNotFound: there is none.
-        MissingError: there are snapshots, but their `config` is gone.
-        MalformedError: its `config` was damaged or changed.
+        WrongPassword: no key slot belongs to the password.
+        DamageError: `config` or the key slot was damaged or changed.
         NewerFormatError: it needs a newer version of the program.
+        InvalidRequest: this version, or this machine's cryptography library, does not know how.
         StorageError: the storage failed.
+        CacheError: the cache folder cannot be used.
     """
-    config = _read_config(storage)
-    if config is None:
-        if any(True for _ in storage.list("roots")):
-            raise MissingError("it is gone, and without it the repository cannot be opened", name=CONFIG_NAME)
-        raise RepositoryNotFound(
-            f"there is no repository at {storage.location}", hint=f"Make one with `backthen init {storage.location}`."
-        )
-    return LockedRepository(storage, config, folders)
+    return Repository(unlocking.storage, unlocking.header, unlocking.opened(), unlocking.folders, client)
 
 
-def _read_config(storage: Storage) -> bytes | None:
-    try:
-        return storage.get(CONFIG_NAME, 0, fmt.PAYLOAD_BYTES_MAX)
-    except ObjectMissing:
-        return None
+def unlock(locked: LockedRepository, password: bytes, client: Client) -> Repository:
+    """Open a repository in one go.
+
+    Raises:
+        As `LockedRepository.begin_unlock` and `finish_unlock`.
+    """
+    return finish_unlock(locked.begin_unlock(password), client)

@@ -16,7 +16,6 @@ import select
 import signal
 import socket
 import sys
-import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -40,12 +39,12 @@ def can_fork() -> bool:
 
     macOS has forks, but its libraries do not survive them; Windows has none.
     """
-    if sys.platform != "linux" or len(os.sched_getaffinity(0)) == 1 or threading.active_count() > 1:
+    if sys.platform != "linux" or len(os.sched_getaffinity(0)) == 1:
         return False
     for _ in range(_ENDING_MS_MAX):
         if _is_alone():
             return True
-        time.sleep(0.001)  # a thread that was joined may not be quite gone, and libraries have threads of their own
+        time.sleep(0.001)  # a thread that was joined may not be quite gone; those of libraries may stay
     return _is_alone()
 
 

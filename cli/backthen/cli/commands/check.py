@@ -32,13 +32,13 @@ def check(read_data: bool, subset: str | None) -> ExitCode:
 
     Whatever is damaged is named; the exit code is 13 then.
     """
-    from backthen.repository import CheckRequest, check_repository
-
     if read_data and subset is not None:
         raise UsageFailure("--read-data and --read-data-subset exclude each other")
     percent = parse_percent(subset) if subset is not None else _ALL if read_data else 0.0
     settings = current_settings()
-    with reporter(settings) as listener, open_repository(settings) as repository:
+    with reporter(settings) as listener, open_repository(settings, "check_repository") as repository:
+        from backthen.repository import CheckRequest, check_repository
+
         report = check_repository(repository, CheckRequest(read_data_percent=percent), listener)
     if settings.json:
         _print_events(report)

@@ -55,20 +55,21 @@ def restore(
 
     Without PATH the whole saved path is made below DIR; with PATH its contents are put into DIR.
     """
-    from backthen.repository import Overwrite, RestoreRequest, restore_tree
-
     settings = current_settings()
     wanted = parse_reference(reference)
-    request = RestoreRequest(
-        target=_outside(absolute_folder(target), local_folder(settings.location)),
-        include=include,
-        exclude=exclude,
-        overwrite=Overwrite(overwrite),
-        dry_run=dry_run,
-        verify=verify,
-    )
+    folder = _outside(absolute_folder(target), local_folder(settings.location))
     begin = monotonic_s()
-    with reporter(settings) as listener, open_repository(settings) as repository:
+    with reporter(settings) as listener, open_repository(settings, "restore_tree") as repository:
+        from backthen.repository import Overwrite, RestoreRequest, restore_tree
+
+        request = RestoreRequest(
+            target=folder,
+            include=include,
+            exclude=exclude,
+            overwrite=Overwrite(overwrite),
+            dry_run=dry_run,
+            verify=verify,
+        )
         info = find_snapshot(repository, narrowing, wanted.snapshot)
         report = restore_tree(
             repository.blobs.source,

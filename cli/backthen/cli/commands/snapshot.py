@@ -114,11 +114,10 @@ def create(
     check_text("--tag", *tags)
     check_text("--host", *([] if host is None else [host]))
     compression = _compression(compression_text)
-    rules = _rules(exclusions)
+    patterns = _patterns(exclusions)
     with reporter(settings) as listener:
         sources = existing_sources(paths, listener)
-        with open_repository(settings) as repository:
-            # Not earlier: the key derivation needs more memory than all that follows, and the modules would add to it.
+        with open_repository(settings, "create_snapshot") as repository:
             from backthen.repository import SnapshotRequest, count_source, create_snapshot
 
             if repository.cached is not None:
@@ -127,7 +126,7 @@ def create(
                 paths=sources,
                 host=host or host_name(),
                 tags=tuple(sorted(set(tags))),
-                rules=rules,
+                rules=_rules(exclusions, patterns),
                 parent=_parent(repository, parent),
                 find_parent=parent is None,
                 one_file_system=one_file_system,
@@ -230,11 +229,14 @@ def _compression(text: str) -> Compression:
         raise UsageFailure(f"--compression: {shown_text(str(error))}", hint=error.hint) from error
 
 
-def _rules(exclusions: _Exclusions) -> ExclusionRules:
+def _patterns(exclusions: _Exclusions) -> tuple[str, ...]:
+    read = (pattern for file in exclusions.pattern_files for pattern in read_patterns(file))
+    return (*exclusions.patterns, *read)
+
+
+def _rules(exclusions: _Exclusions, patterns: tuple[str, ...]) -> ExclusionRules:
     from backthen.repository import ExclusionRules
 
-    read = (pattern for file in exclusions.pattern_files for pattern in read_patterns(file))
-    patterns = (*exclusions.patterns, *read)
     markers = tuple(os.fsencode(marker) for marker in exclusions.markers)
     return ExclusionRules(patterns=patterns, caches=exclusions.exclude_caches, if_present=markers)
 

@@ -17,10 +17,10 @@ from backthen.cli.tables import facts_lines
 @global_options()
 def stats() -> ExitCode:
     """Count what is in the repository, and what it takes."""
-    from backthen.repository import repository_statistics
-
     settings = current_settings()
-    with open_repository(settings) as repository:
+    with open_repository(settings, "repository_statistics") as repository:
+        from backthen.repository import repository_statistics
+
         counted = repository_statistics(repository)
         identity = repository.id.hex()
     if settings.json:

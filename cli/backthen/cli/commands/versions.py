@@ -35,11 +35,11 @@ _HEADING = ("MODIFIED", "SIZE", "FIRST SEEN", "LAST SEEN", "SNAPSHOT")
 @global_options()
 def versions(narrowing: Narrowing, named: str) -> ExitCode:
     """List the distinct contents that PATH ever had; of a folder, the names that were ever in it."""
-    from backthen.repository import past_at, timeline, union_children
-
     settings = current_settings()
     wanted = absolute_source(named)
-    with open_repository(settings) as repository:
+    with open_repository(settings, "past_at") as repository:
+        from backthen.repository import past_at, timeline, union_children
+
         source = repository.blobs.source
         trees = timeline([repository.tree(info) for info in find_snapshots(repository, narrowing)])
         past = past_at(source, trees, wanted)

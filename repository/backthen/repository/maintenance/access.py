@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from backthen.repository import clock
-from backthen.repository.catalog.slots import SlotInfo, find_slot, list_slots, put_recovery_slot, put_slot, remove_slot
 from backthen.repository.crypto import SlotKind
 from backthen.repository.ids import ObjectId
 from backthen.repository.model.records import SlotNote
 from backthen.repository.opening import Repository
+from backthen.repository.slots import SlotInfo, find_slot, list_slots, put_recovery_slot, put_slot, remove_slot
 from backthen.repository.storage import key_name
 
 

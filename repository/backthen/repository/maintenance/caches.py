@@ -8,7 +8,8 @@ from pathlib import Path
 
 from backthen.repository import format as fmt
 from backthen.repository.errors import CacheError
-from backthen.repository.opening import INDEX_FOLDER, OBJECTS_FOLDER, Folders
+from backthen.repository.locked import Folders
+from backthen.repository.opening import INDEX_FOLDER, OBJECTS_FOLDER
 from backthen.repository.storage import cached_bytes, clear_cached
 
 _ID = re.compile(rf"[0-9a-f]{{{2 * fmt.ID_BYTES}}}", re.ASCII)

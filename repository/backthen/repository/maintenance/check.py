@@ -18,7 +18,6 @@ from backthen.repository import entropy
 from backthen.repository import format as fmt
 from backthen.repository.catalog import SnapshotInfo
 from backthen.repository.catalog.roots import Roots
-from backthen.repository.catalog.slots import damaged_slots
 from backthen.repository.content import SnapshotTree, extents_from
 from backthen.repository.crypto import object_id
 from backthen.repository.errors import (
@@ -38,6 +37,7 @@ from backthen.repository.model.records import IndexedPack
 from backthen.repository.objects import load_pack_directory
 from backthen.repository.opening import Repository
 from backthen.repository.progress import Progress
+from backthen.repository.slots import damaged_slots
 from backthen.repository.storage import (
     FOLDERS,
     is_object_name,

@@ -23,6 +23,11 @@ class Pace:
         self._lock = threading.Lock()
         self._passed_ns = monotonic_ns()
 
+    @property
+    def is_limited(self) -> bool:
+        """Whether there is a limit."""
+        return self._bytes_per_s is not None
+
     def delay_s(self, count: int) -> float:
         """Let `count` more bytes pass; for how many seconds to wait before they may."""
         if self._bytes_per_s is None:

@@ -7,18 +7,21 @@ long as it may is gone: the connection is cut, and all that waits fails.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
-from typing import Any, TypeVar
+from functools import partial
+from typing import Any, NamedTuple, TypeVar
 
 import asyncssh
 from asyncssh.sftp import SFTPClientHandler
 
 from backthen.repository.storage.backends.sftp.errors import ServerSilent
+from backthen.repository.storage.backends.sftp.handles import Handles, Request
 
 CHANNELS_MAX = 4
 """So many transfers do not wait for each other's flushing of disks. OpenSSH allows 10 sessions in a connection."""
 _SFTP_VERSION = 3
+_FORETOLD_MAX = 2
 _Answer = TypeVar("_Answer")
 
 
@@ -152,11 +155,36 @@ class Connection:
             self.abort()
 
 
+class Opening(NamedTuple):
+    """A request that opens something.
+
+    Attributes:
+        foretold: the handle that the server will give, None where nobody knows; see `Channel.open` how to use it.
+        answer: the handle that it gives.
+    """
+
+    foretold: bytes | None
+    answer: asyncio.Task[bytes]
+
+    def check(self, handle: bytes) -> None:
+        """Stop where another handle was given than was foretold.
+
+        Raises:
+            WronglyForetold: nothing holds that was done with it.
+        """
+        if self.foretold not in (None, handle):
+            raise WronglyForetold
+
+
+class WronglyForetold(Exception):
+    """The server gave another handle than was foretold: nothing holds that was done with it."""
+
+
 class Channel:
     """An SFTP channel: requests are worked off by the server in the order in which they are sent.
 
     Attributes:
-        sftp: whose coroutines are the requests, to be given to `send`.
+        sftp: whose coroutines are the requests, to be given to `send`, and to `open` those that open something.
         users: how many use it now.
     """
 
@@ -165,6 +193,7 @@ class Channel:
         self.sftp = sftp
         self.users = 0
         self._connection = connection
+        self._handles = Handles()
         self._tasks: set[asyncio.Task[Any]] = set()
         self.send(sftp.request_limits())
 
@@ -175,7 +204,45 @@ class Channel:
         task.add_done_callback(self._forget)
         return task
 
+    def open(self, request: Coroutine[Any, Any, bytes], *, foretell: bool = False) -> Opening:
+        """Send a request that opens something.
+
+        What uses a foretold handle is sent before anything else can be, so that it meets what was opened or nothing,
+        and is believed when the handle was checked. It is closed when it was given, by who knows that it was.
+        """
+        foretold = self._handles.foretell() if foretell else None
+        opening = self._handles.opening()
+        answer = self.send(request)
+        answer.add_done_callback(partial(self._answered, opening))
+        return Opening(foretold, answer)
+
+    def close(self, handle: bytes) -> None:
+        """Close what is open; nobody waits for it."""
+        closing = self._handles.closing(handle)
+        self.send(self.sftp.close(handle)).add_done_callback(partial(self._closed, closing))
+
+    def _answered(self, opening: Request, answer: asyncio.Task[bytes]) -> None:
+        if answer.cancelled():
+            self._handles.give_up()
+        else:
+            self._handles.answered(opening, None if answer.exception() else answer.result())
+
+    def _closed(self, closing: Request, answer: asyncio.Task[None]) -> None:
+        failed = answer.cancelled() or answer.exception() is not None
+        self._handles.answered(closing, None if failed else closing.handle)
+
     def _forget(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
         if not task.cancelled():
             task.exception()  # seen, or of no interest: asyncio need not report it
+
+
+async def foretelling(work: Callable[[bool], Awaitable[_Answer]]) -> _Answer:
+    """What `work` makes when it may use a foretold handle, or, where that was wrong again, when it may not.
+
+    It is wrong once where something was not there that was asked for shortly before.
+    """
+    for _ in range(_FORETOLD_MAX):
+        with suppress(WronglyForetold):
+            return await work(True)
+    return await work(False)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import deque
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
 import asyncssh
 
 from backthen.repository.errors import StorageError
-from backthen.repository.storage.backends.sftp.connection import Channel
+from backthen.repository.storage.backends.sftp.connection import Channel, foretelling
 from backthen.repository.storage.backends.sftp.errors import STRANGER_HINT, is_lost
 from backthen.repository.storage.contract import StoredObject
 
@@ -49,6 +50,11 @@ def send_new_folders(channel: Channel, server: Server, folder: bytes) -> dict[by
     return made | {folder: channel.send(channel.sftp.mkdir(folder, FOLDER_ATTRIBUTES))}
 
 
+async def make_folders(channel: Channel, paths: Iterable[bytes]) -> None:
+    """Make folders, so that they are there to be listed. Who puts something into one makes sure of it, and durably."""
+    await asyncio.wait([channel.send(channel.sftp.mkdir(path, FOLDER_ATTRIBUTES)) for path in paths])
+
+
 async def make_root(channel: Channel, server: Server, path: bytes) -> None:
     """Make a folder and those above it, each durable before the next.
 
@@ -67,27 +73,41 @@ async def make_root(channel: Channel, server: Server, path: bytes) -> None:
         with suppress(asyncssh.SFTPFailure):  # somebody else was quicker, or the next line tells
             await channel.send(sftp.mkdir(path, FOLDER_ATTRIBUTES))
         status = await channel.send(sftp.stat(path, 0))
-        handle = await channel.send(open_folder(channel, parent))
+        handle = await opened_folder(send_open_folder(channel, parent))
         await flush_folder(channel, server, handle)
         if handle is not None:
-            channel.send(sftp.close(handle))
+            channel.close(handle)
     if status.type != asyncssh.FILEXFER_TYPE_DIRECTORY:
         shown = path.decode(errors="backslashreplace")
         raise StorageError(f"{shown}: a file stands where a folder belongs", hint=STRANGER_HINT)
 
 
-async def open_folder(channel: Channel, path: bytes) -> bytes | None:
-    """A folder to be flushed, None where the server does not open folders.
+def send_open_folder(channel: Channel, path: bytes) -> asyncio.Task[bytes]:
+    """Ask for a folder to be flushed, see `opened_folder`."""
+    return channel.open(channel.sftp.open(path, asyncssh.FXF_READ, asyncssh.SFTPAttrs())).answer
+
+
+async def opened_folder(answer: asyncio.Task[bytes]) -> bytes | None:
+    """The folder that was asked for, None where the server does not open folders.
 
     Raises:
         asyncssh.Error: the connection is lost.
     """
     try:
-        return await channel.sftp.open(path, asyncssh.FXF_READ, asyncssh.SFTPAttrs())
+        return await answer
     except asyncssh.SFTPError as error:
         if is_lost(error):
             raise
         return None
+
+
+async def flush_folders(channel: Channel, server: Server, handles: Iterable[bytes | None]) -> None:
+    """Make the names in some folders durable, where the server and its file system can.
+
+    Raises:
+        asyncssh.Error: it failed, where it can.
+    """
+    await asyncio.gather(*(flush_folder(channel, server, handle) for handle in handles))
 
 
 async def flush_folder(channel: Channel, server: Server, handle: bytes | None) -> None:
@@ -113,11 +133,20 @@ async def read_folder(channel: Channel, path: bytes) -> list[asyncssh.SFTPName]:
     Raises:
         asyncssh.Error: it cannot be read, SFTPNoSuchFile where it is not there.
     """
+    return await foretelling(lambda may_foretell: _read_folder(channel, path, may_foretell))
+
+
+async def _read_folder(channel: Channel, path: bytes, may_foretell: bool) -> list[asyncssh.SFTPName]:
     sftp = channel.sftp
     found: list[asyncssh.SFTPName] = []
-    handle = await channel.send(sftp.opendir(path))
-    asked = deque(channel.send(sftp.readdir(handle)) for _ in range(2))
+    opening = channel.open(sftp.opendir(path), foretell=may_foretell)
+    asked: deque[asyncio.Task[tuple[Sequence[asyncssh.SFTPName], bool]]] = deque()
+    if opening.foretold is not None:
+        asked.extend(channel.send(sftp.readdir(opening.foretold)) for _ in range(2))
+    handle = await opening.answer
     try:
+        opening.check(handle)
+        asked = asked or deque(channel.send(sftp.readdir(handle)) for _ in range(2))
         with suppress(asyncssh.SFTPEOFError):
             while asked:
                 entries, _ = await asked.popleft()
@@ -126,7 +155,7 @@ async def read_folder(channel: Channel, path: bytes) -> list[asyncssh.SFTPName]:
                 more = 0 if asked and len(entries) < _PART_NAMES else 2 if len(asked) < _PARTS_AT_ONCE_MAX else 1
                 asked.extend(channel.send(sftp.readdir(handle)) for _ in range(more))
     finally:
-        channel.send(sftp.close(handle))
+        channel.close(handle)
     return found
 
 

@@ -29,12 +29,19 @@ from backthen.repository.errors import InvalidRequest, ObjectExists, ObjectMissi
 from backthen.repository.storage.access import StorageAccess
 from backthen.repository.storage.backends.event_loop import EventLoop
 from backthen.repository.storage.backends.sftp.address import parse_address
-from backthen.repository.storage.backends.sftp.connection import Channel, Connection
-from backthen.repository.storage.backends.sftp.errors import STRANGER_HINT, is_lost, plain_errors
-from backthen.repository.storage.backends.sftp.folders import Server, entry_name, make_root, read_folder, read_objects
+from backthen.repository.storage.backends.sftp.connection import Channel, Connection, foretelling
+from backthen.repository.storage.backends.sftp.errors import is_lost, plain_errors
+from backthen.repository.storage.backends.sftp.folders import (
+    Server,
+    entry_name,
+    make_folders,
+    make_root,
+    read_folder,
+    read_objects,
+)
 from backthen.repository.storage.backends.sftp.login import open_ssh
 from backthen.repository.storage.backends.sftp.publishing import put_object, server_time_s
-from backthen.repository.storage.backends.sftp.transfer import Upload, fetch_range
+from backthen.repository.storage.backends.sftp.transfer import Upload, fetch_object
 from backthen.repository.storage.contract import StoredObject
 from backthen.repository.storage.names import (
     CONFIG_NAME,
@@ -217,6 +224,7 @@ class SftpStorage:
                     raise InvalidRequest(
                         f"{self._location} is not empty: it holds {name!r}", hint="Choose a new or an empty folder."
                     )
+            await make_folders(channel, map(self._path, FOLDERS))
 
     async def _is_leftover(self, channel: Channel, name: str, entry: asyncssh.SFTPName) -> bool:
         """Whether an empty storage may hold it: the top of a fresh disk, and what a killed `create` or its user left.
@@ -245,23 +253,13 @@ class SftpStorage:
             raise
 
     async def _get(self, name: str, offset: int, length: int | None) -> bytes:
-        """Two round trips: open, and read."""
-        path = self._path(name)
+        path, pace = self._path(name), self._download_pace
         async with self._channel() as channel:
-            sftp = channel.sftp
-            opened = channel.send(sftp.open(path, asyncssh.FXF_READ, asyncssh.SFTPAttrs()))
-            status = channel.send(sftp.lstat(path, 0))
             try:
-                handle = await opened
+                data = await foretelling(lambda may: fetch_object(channel, path, offset, length, pace, may))
             except asyncssh.SFTPNoSuchFile as error:
-                await self._check_connected(channel)
+                await self._check_connected(channel.send(channel.sftp.lstat(self._path(CONFIG_NAME), 0)))
                 raise ObjectMissing(f"{self._location}/{name} is not there") from error
-            try:
-                size = _regular_size(await status)
-                end = size if length is None else min(size, offset + length)
-                data = await fetch_range(channel, handle, offset, end - offset, self._download_pace)
-            finally:
-                channel.send(sftp.close(handle))
         self._held_repository |= name == CONFIG_NAME
         return data
 
@@ -270,10 +268,11 @@ class SftpStorage:
 
     async def _read_all(self, folder: str) -> Iterable[StoredObject]:
         async with self._channel() as channel:
+            config = channel.send(channel.sftp.lstat(self._path(CONFIG_NAME), 0))
             try:
                 return await read_objects(channel, self._path(folder), folder)
             except asyncssh.SFTPNoSuchFile:
-                await self._check_connected(channel)
+                await self._check_connected(config)
                 return ()
 
     async def _delete(self, name: str) -> None:
@@ -309,8 +308,11 @@ class SftpStorage:
             except asyncssh.SFTPPermissionDenied:
                 return 0  # a server may let its user add, and nothing else
 
-    async def _check_connected(self, channel: Channel) -> None:
+    async def _check_connected(self, config: asyncio.Task[asyncssh.SFTPAttrs]) -> None:
         """Tell a missing object from a disk that went away and left an empty folder behind.
+
+        Args:
+            config: what the server says of the one object that is always there.
 
         Raises:
             StorageError: the repository was here and is not any more.
@@ -318,7 +320,7 @@ class SftpStorage:
         if not self._held_repository:
             return
         try:
-            await channel.send(channel.sftp.lstat(self._path(CONFIG_NAME), 0))
+            await config
         except asyncssh.SFTPNoSuchFile as error:
             raise StorageError(
                 f"{self._location} does not hold the repository any more",
@@ -344,14 +346,3 @@ def _of_local_file(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise StorageError(f"{path}: {error.strerror or error}") from error
-
-
-def _regular_size(status: asyncssh.SFTPAttrs) -> int:
-    """The size of a regular file.
-
-    Raises:
-        StorageError: it is none.
-    """
-    if status.type != asyncssh.FILEXFER_TYPE_REGULAR or status.size is None:
-        raise StorageError("it is not a regular file", hint=STRANGER_HINT)
-    return status.size

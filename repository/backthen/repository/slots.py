@@ -5,7 +5,7 @@ Opening a repository with a password, adding and removing ways in (FORMAT.md, se
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from backthen.repository import clock
@@ -34,7 +34,7 @@ from backthen.repository.errors import (
 )
 from backthen.repository.ids import ObjectId
 from backthen.repository.model.records import SlotNote
-from backthen.repository.storage import Storage, at_once, key_name, parse_key_name, side_by_side
+from backthen.repository.storage import Storage, key_name, parse_key_name, side_by_side
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +61,10 @@ class OpenedSlot:
     keys: RepositoryKeys
 
 
+FoundSlot = tuple[ObjectId, Slot | DamageError]
+"""A slot, still closed, or what is wrong with it."""
+
+
 def password_bytes(text: bytes) -> bytes:
     """What goes into the key derivation: a recovery key in its canonical form, anything else as it is.
 
@@ -74,18 +78,29 @@ def password_bytes(text: bytes) -> bytes:
     return text if canonical is None else canonical.encode()
 
 
-def open_with_password(storage: Storage, header: ConfigHeader, password: bytes) -> OpenedSlot:
-    """Open the repository: one key derivation, then each slot's commitment is compared.
+def read_slots(storage: Storage, header: ConfigHeader) -> list[FoundSlot]:
+    """All slots.
+
+    Raises:
+        StorageError: the storage failed.
+    """
+
+    def read(id_: ObjectId) -> FoundSlot:
+        try:
+            return id_, _read_slot(storage, header, id_)
+        except DamageError as error:
+            return id_, error
+
+    return list(side_by_side(storage, read, _slot_ids(storage)))
+
+
+def find_own_slot(header: ConfigHeader, slots: Sequence[FoundSlot], master: bytes) -> OpenedSlot:
+    """The keys from the slot of the password that `master` was derived from; each slot's commitment is compared.
 
     Raises:
         WrongPassword: no slot belongs to the password.
         DamageError: `config` or the slot of this password was damaged or changed, or there is no slot at all.
-        StorageError: the storage failed.
     """
-    with at_once(storage) as begin:
-        derived = begin(lambda: derive_master(password_bytes(password), header.kdf))
-        read = begin(lambda: _read_slots(storage, header))
-        master, slots = derived(), read()
     damage: DamageError | None = None
     for id_, slot in slots:
         if isinstance(slot, DamageError):
@@ -206,18 +221,6 @@ def remove_foreign_slots(storage: Storage, header: ConfigHeader) -> None:
 def _slot_ids(storage: Storage) -> Iterator[ObjectId]:
     found = (parse_key_name(stored.name) for stored in storage.list("keys"))
     return iter(sorted(id_ for id_ in found if id_ is not None))
-
-
-def _read_slots(storage: Storage, header: ConfigHeader) -> list[tuple[ObjectId, Slot | DamageError]]:
-    """All slots, or what is wrong with them."""
-
-    def read(id_: ObjectId) -> tuple[ObjectId, Slot | DamageError]:
-        try:
-            return id_, _read_slot(storage, header, id_)
-        except DamageError as error:
-            return id_, error
-
-    return list(side_by_side(storage, read, _slot_ids(storage)))
 
 
 def _read_info(storage: Storage, header: ConfigHeader, opened: OpenedSlot, id_: ObjectId) -> SlotInfo:
