@@ -13,7 +13,7 @@ from backthen.repository.content import SnapshotTree
 from backthen.repository.model.entry import Extent
 from backthen.repository.objects import BlobSource
 from backthen.repository.progress import Silent
-from backthen.repository.restore import RestoreReport, RestoreRequest, restore_tree, restoring, sharing
+from backthen.repository.restore import RestoreReport, RestoreRequest, restore_tree, restoring
 from backthen.repository.restore.sharing import Forks
 from tests.support.comparison import Aspects, differences
 from tests.support.memory import MemoryBlobs, MemorySaver
@@ -46,8 +46,8 @@ class MemoryForks:
     def __init__(self, blobs: MemoryBlobs) -> None:
         self._blobs = blobs
 
-    def forking(self) -> AbstractContextManager[None]:
-        return nullcontext()
+    def forking(self) -> AbstractContextManager[bool]:
+        return nullcontext(True)
 
     def forked_source(self) -> BlobSource:
         return self._blobs
@@ -69,7 +69,6 @@ class Work:
         """Have other processes make files, however few there are."""
         self.forks = MemoryForks(self.blobs)
         monkeypatch.setattr(restoring, "_SHARED_NAMES_MIN", 0)
-        monkeypatch.setattr(sharing, "can_fork", lambda: True)
 
     @property
     def blobs(self) -> MemoryBlobs:

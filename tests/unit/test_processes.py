@@ -99,6 +99,24 @@ def test_a_process_that_is_killed_is_missed(number: signal.Signals) -> None:
     assert raised.value.hint
 
 
+def test_after_one_is_lost_the_others_are_given_no_more() -> None:
+    def prepare() -> Callable[[int, list[int]], int]:
+        def kill_unless_zero(number: int, _: list[int]) -> int:
+            if number:
+                os.kill(os.getpid(), number)
+            return number
+
+        return kill_unless_zero
+
+    with Processes(prepare) as processes:
+        lost = processes.submit(signal.SIGKILL)
+        for _ in range(3):
+            with pytest.raises(ProcessLost, match="SIGKILL"):
+                lost.result()
+            with pytest.raises(ProcessLost, match="SIGKILL"):
+                processes.submit(0).result()
+
+
 def test_a_process_that_was_killed_before_it_had_a_job_is_missed() -> None:
     with Processes(_doubling) as processes:
         pids = [worker.pid for worker in processes._workers]

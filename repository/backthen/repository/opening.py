@@ -27,6 +27,7 @@ from backthen.repository.index import LocalIndex
 from backthen.repository.locked import CHUNKER, Folders, LockedRepository, Unlocking, read_config
 from backthen.repository.model.records import Configuration, SlotNote
 from backthen.repository.objects import BlobReader, BlobSource, CacheUse, refresh_index, remove_abandoned_packs
+from backthen.repository.processes import can_fork
 from backthen.repository.slots import OpenedSlot, put_slot, remove_foreign_slots
 from backthen.repository.source import tag_cache
 from backthen.repository.storage import (
@@ -118,16 +119,19 @@ class Repository:
             anew.storage.close()
 
     @contextmanager
-    def forking(self) -> Iterator[None]:
-        """Let go of what does not survive a fork: threads, and the index.
+    def forking(self) -> Iterator[bool]:
+        """Let go of what does not survive a fork, threads and the index; whether this process may fork meanwhile.
 
         Raises:
             CacheError: the cache folder cannot be used any more.
         """
         self.blobs.rest()
+        if not can_fork():
+            yield False
+            return
         self.index.close()
         try:
-            yield
+            yield True
         finally:
             self.index.reopen()
 

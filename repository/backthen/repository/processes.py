@@ -18,6 +18,7 @@ import socket
 import sys
 import time
 import traceback
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Generic, NoReturn, TypeVar
 
@@ -27,9 +28,11 @@ _Job = TypeVar("_Job")
 _Result = TypeVar("_Result")
 
 WORKERS = 2
-"""More than the cores that a job is done on at once would only cost memory."""
+"""Each takes memory, and one process does not think of work for many."""
 DESCRIPTORS_MAX = 128
 """How many open files may go with one job; Linux takes 253."""
+_JOBS_MAX = 2
+"""Jobs that a process has at once: when it has told the result of one it need not wait for the next."""
 _LENGTH_BYTES = 4
 _ENDING_MS_MAX = 20
 
@@ -94,15 +97,12 @@ class Task(Generic[_Result]):
 
 
 class _Worker(Generic[_Result]):
-    """A forked process, and what it was asked for last while it is at it.
-
-    It has one job at a time: two that write at once to one another could wait for one another for ever.
-    """
+    """A forked process, and the jobs it has, in the order in which it does them."""
 
     def __init__(self, pid: int, connection: socket.socket) -> None:
         self.pid = pid
         self.connection = connection
-        self.task: Task[_Result] | None = None
+        self.tasks: deque[Task[_Result]] = deque()
 
 
 class Processes(Generic[_Job, _Result]):
@@ -117,9 +117,13 @@ class Processes(Generic[_Job, _Result]):
         Args:
             prepare: called in each process before its first job; what it returns does a job, and is given the open
                 files that came with it, which are closed when it returns.
+
+        Raises:
+            OSError: there can be no more processes, or open files.
         """
         self._workers: list[_Worker[_Result]] = []
         self._poll = select.poll()
+        self._lost: ProcessLost | None = None
         try:
             for _ in range(WORKERS):
                 self._workers.append(self._fork(prepare))
@@ -143,18 +147,17 @@ class Processes(Generic[_Job, _Result]):
         self._workers.clear()
 
     def submit(self, job: _Job, descriptors: Sequence[int] = ()) -> Task[_Result]:
-        """Give a job to a process once one has none; with it go copies of open files.
+        """Give a job to the process that has the fewest, once there is room; with it go copies of open files.
 
         Raises:
             ProcessLost: a process ended without having been asked to.
         """
-        while (worker := self._idle()) is None:
+        self._check_whole()
+        while len((worker := min(self._workers, key=lambda worker: len(worker.tasks))).tasks) == _JOBS_MAX:
             self.take(wait=True)
-        worker.task = task = Task[_Result](self)
-        try:
-            _send(worker.connection, pickle.dumps(job, pickle.HIGHEST_PROTOCOL), descriptors)
-        except BrokenPipeError:
-            self._lose(worker)
+        self._hand_over(worker, pickle.dumps(job, pickle.HIGHEST_PROTOCOL), descriptors)
+        task = Task[_Result](self)
+        worker.tasks.append(task)
         return task
 
     def take(self, *, wait: bool) -> None:
@@ -163,27 +166,43 @@ class Processes(Generic[_Job, _Result]):
         Raises:
             ProcessLost: a process ended without having been asked to.
         """
-        ready = {number for number, _ in self._poll.poll(None if wait else 0)}
+        self._check_whole()
+        events = dict(self._poll.poll(None if wait else 0))
         for worker in self._workers:
-            if worker.connection.fileno() in ready:
-                outcome = _receive_exactly(worker.connection, _LENGTH_BYTES)
-                if outcome:
-                    outcome = _receive_exactly(worker.connection, int.from_bytes(outcome, "big"))
-                if not outcome or worker.task is None:
-                    self._lose(worker)
-                worker.task.tell(pickle.loads(outcome))
-                worker.task = None
+            if events.get(worker.connection.fileno(), 0) & ~select.POLLOUT:
+                with self._missing(worker):
+                    length = int.from_bytes(_receive_exactly(worker.connection, _LENGTH_BYTES), "big")
+                    outcome = _receive_exactly(worker.connection, length)
+                worker.tasks.popleft().tell(pickle.loads(outcome))
 
-    def _idle(self) -> _Worker[_Result] | None:
-        return next((worker for worker in self._workers if worker.task is None), None)
+    def _check_whole(self) -> None:
+        if self._lost is not None:
+            raise self._lost
 
-    def _lose(self, worker: _Worker[_Result]) -> NoReturn:
-        self._workers.remove(worker)
-        worker.connection.close()
-        _, status = os.waitpid(worker.pid, 0)
-        code = os.waitstatus_to_exitcode(status)
-        how = f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
-        raise ProcessLost(f"a process that did part of the work was ended {how}", hint="Try again.")
+    def _hand_over(self, worker: _Worker[_Result], data: bytes, descriptors: Sequence[int]) -> None:
+        """Send a job, and take in results meanwhile: two that only write to one another wait for ever."""
+        rest = memoryview(len(data).to_bytes(_LENGTH_BYTES, "big") + data)
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))] if descriptors else []
+        self._poll.modify(worker.connection, select.POLLIN | select.POLLOUT)
+        while rest:
+            with self._missing(worker), contextlib.suppress(BlockingIOError):
+                rest = rest[worker.connection.sendmsg([rest], rights, socket.MSG_DONTWAIT) :]
+                rights = []
+            if rest:
+                self.take(wait=True)
+        self._poll.modify(worker.connection, select.POLLIN)
+
+    @contextlib.contextmanager
+    def _missing(self, worker: _Worker[_Result]) -> Iterator[None]:
+        """Say how a process ended whose connection turns out to be broken; the others are of no use then, either."""
+        try:
+            yield
+        except ConnectionError:
+            _, status = os.waitpid(worker.pid, 0)
+            code = os.waitstatus_to_exitcode(status)
+            how = f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
+            self._lost = ProcessLost(f"a process that did part of the work was ended {how}", hint="Try again.")
+            raise self._lost from None
 
     def _fork(self, prepare: Callable[[], Callable[[_Job, list[int]], _Result]]) -> _Worker[_Result]:
         here, there = socket.socketpair()
@@ -218,13 +237,9 @@ def _become_worker(
         for other in others:
             other.close()  # or nobody would notice the end of the process that has it
         gc.freeze()  # looking at what was there before would copy its memory
-        _serve(connection, prepare)
+        with contextlib.suppress(ConnectionError):
+            _serve(connection, prepare)
         code = 0
-    except (BrokenPipeError, ConnectionResetError):
-        code = 0
-    except BaseException:
-        traceback.print_exc()
-        raise
     finally:
         os._exit(code)
 
@@ -238,20 +253,13 @@ def _serve(connection: socket.socket, prepare: Callable[[], Callable[[_Job, list
             work = work or prepare()
             outcome = (work(pickle.loads(data), descriptors),)
         except Exception as error:  # noqa: BLE001  It is raised where the result is asked for.
-            error.add_note("".join(traceback.format_exception(error)))
+            error.add_note("".join(traceback.format_exception(error)))  # pickling loses it
             outcome = error
         finally:
             for descriptor in descriptors:
                 os.close(descriptor)
-        _send(connection, pickle.dumps(outcome, pickle.HIGHEST_PROTOCOL), ())
-
-
-def _send(connection: socket.socket, data: bytes, descriptors: Sequence[int]) -> None:
-    header = len(data).to_bytes(_LENGTH_BYTES, "big")
-    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))] if descriptors else []
-    sent = connection.sendmsg([header, data], rights)
-    if sent < len(header) + len(data):
-        connection.sendall((header + data)[sent:])
+        data = pickle.dumps(outcome, pickle.HIGHEST_PROTOCOL)
+        connection.sendall(len(data).to_bytes(_LENGTH_BYTES, "big") + data)
 
 
 def _receive(connection: socket.socket) -> tuple[bytes, list[int]] | None:
@@ -268,11 +276,15 @@ def _receive(connection: socket.socket) -> tuple[bytes, list[int]] | None:
 
 
 def _receive_exactly(connection: socket.socket, length: int) -> bytes:
-    """So many bytes; empty when the other side is gone."""
+    """So many bytes.
+
+    Raises:
+        ConnectionError: the other side is gone.
+    """
     data = bytearray()
     while len(data) < length:
         part = connection.recv(length - len(data))
         if not part:
-            return b""
+            raise ConnectionResetError
         data += part
     return bytes(data)
