@@ -6,11 +6,9 @@ import gc
 import hashlib
 import os
 import shlex
-import subprocess
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,12 +16,13 @@ import pytest
 
 from backthen.repository.errors import InvalidRequest, ObjectExists, ObjectMissing, StorageError
 from backthen.repository.ids import ObjectId, PackId
-from backthen.repository.storage import CONFIG_NAME, StorageAccess, StoredObject, index_name, open_storage, pack_name
+from backthen.repository.storage import CONFIG_NAME, StorageAccess, StoredObject, index_name, pack_name
 from backthen.repository.storage.backends.sftp import SftpStorage, folders
 from tests.support.onlooker import wait_until
 from tests.support.other_ssh_server import EndlessFolders, other_ssh_server
+from tests.support.sftp_storages import refusal_of, sftp_storage
 from tests.support.slow_line import SlowLine
-from tests.support.ssh_server import SshServer, make_key, throwaway_sshd
+from tests.support.ssh_server import SshServer, throwaway_sshd
 
 MIB = 1 << 20
 DAY_S = 24 * 60 * 60
@@ -38,167 +37,12 @@ def folder(tmp_path: Path) -> Path:
     return made
 
 
-@contextmanager
-def _storage(location: str, access: StorageAccess) -> Iterator[SftpStorage]:
-    storage = SftpStorage(location, access)
-    try:
-        yield storage
-    finally:
-        storage.close()
-
-
 def _pack(content: bytes) -> str:
     return pack_name(PackId(ObjectId(hashlib.sha256(content).digest())))
 
 
 def _index(content: bytes) -> str:
     return index_name(ObjectId(hashlib.sha256(content).digest()))
-
-
-def _configured(server: SshServer, folder: Path, text: str) -> StorageAccess:
-    """The server's access, with a configuration that comes first."""
-    config = folder / "own_config"
-    config.write_text(text)
-    return replace(server.access, ssh_config=(config, server.config))
-
-
-def _refusal(location: str, access: StorageAccess) -> StorageError:
-    with _storage(location, access) as storage, pytest.raises(StorageError) as caught:
-        storage.get(CONFIG_NAME)
-    assert caught.value.hint
-    return caught.value
-
-
-# Who is who
-
-
-def test_an_unknown_host_is_refused_and_how_to_know_it_is_told(ssh_server: SshServer, tmp_path: Path) -> None:
-    access = _configured(ssh_server, tmp_path, f"UserKnownHostsFile {tmp_path / 'none'}\n")
-    refusal = _refusal(ssh_server.location(tmp_path), access)
-    assert f"the key of [127.0.0.1]:{ssh_server.port} is not known" in str(refusal)
-    assert f"ssh -p {ssh_server.port} {ssh_server.user}@127.0.0.1" in refusal.hint
-    assert not refusal.transient
-
-
-def test_a_changed_host_key_is_refused_as_such(ssh_server: SshServer, tmp_path: Path) -> None:
-    make_key(tmp_path / "other")
-    known = tmp_path / "known_hosts"
-    known.write_text(f"[127.0.0.1]:{ssh_server.port} {(tmp_path / 'other.pub').read_text()}")
-    refusal = _refusal(
-        ssh_server.location(tmp_path), _configured(ssh_server, tmp_path, f"UserKnownHostsFile {known}\n")
-    )
-    assert "is not the one in known_hosts" in str(refusal)
-    assert f"ssh-keygen -R '[127.0.0.1]:{ssh_server.port}'" in refusal.hint
-    assert not refusal.transient
-
-
-def test_a_configuration_cannot_switch_the_check_of_the_host_off(ssh_server: SshServer, tmp_path: Path) -> None:
-    text = "StrictHostKeyChecking no\nUserKnownHostsFile none\nGlobalKnownHostsFile none\n"
-    assert "is not known" in str(_refusal(ssh_server.location(tmp_path), _configured(ssh_server, tmp_path, text)))
-
-
-def test_hashed_known_hosts_are_known(ssh_server: SshServer, tmp_path: Path) -> None:
-    known = tmp_path / "known_hosts"
-    known.write_text(ssh_server.known_hosts.read_text())
-    subprocess.run(["ssh-keygen", "-q", "-H", "-f", known], check=True, stderr=subprocess.DEVNULL)
-    assert "127.0.0.1" not in known.read_text()
-    access = _configured(ssh_server, tmp_path, f"UserKnownHostsFile {known}\n")
-    with _storage(ssh_server.location(tmp_path / "repository"), access) as storage:
-        storage.create()
-
-
-def test_a_wrong_key_is_refused_once_and_for_all(ssh_server: SshServer, tmp_path: Path) -> None:
-    make_key(tmp_path / "stranger")
-    access = replace(ssh_server.access, ssh_config=(tmp_path / "config",))
-    access.ssh_config[0].write_text(
-        f"IdentityFile {tmp_path / 'stranger'}\nUserKnownHostsFile {ssh_server.known_hosts}\n"
-    )
-    refusal = _refusal(ssh_server.location(tmp_path), access)
-    assert f"127.0.0.1 lets {ssh_server.user} in with none of the keys" in str(refusal)
-    assert "ssh-copy-id" in refusal.hint
-    assert not refusal.transient
-
-
-def test_a_key_with_a_passphrase_is_used_from_the_agent_alone(folder: Path, tmp_path: Path) -> None:
-    socket = tmp_path / "agent"
-    with throwaway_sshd(folder) as server:
-        subprocess.run(["ssh-keygen", "-q", "-p", "-N", "open sesame", "-f", server.client_key], check=True)
-        assert "ssh-add" in _refusal(server.location(tmp_path / "repository"), server.access).hint
-        with _agent(socket, server.client_key, tmp_path):
-            access = replace(server.access, ssh_agent=socket)
-            with _storage(server.location(tmp_path / "repository"), access) as storage:
-                storage.create()
-            text = f"Host *\n  IdentityAgent {socket}\n"
-            elsewhere = replace(_configured(server, tmp_path, text), ssh_agent=tmp_path / "no agent")
-            with _storage(server.location(tmp_path / "repository"), elsewhere) as storage:
-                storage.create()
-
-
-@contextmanager
-def _agent(socket: Path, key: Path, tmp_path: Path) -> Iterator[None]:
-    """An agent that holds a key with the passphrase `open sesame`."""
-    ask = tmp_path / "ask"
-    ask.write_text("#!/bin/sh\necho open sesame\n")
-    ask.chmod(0o700)
-    agent = subprocess.Popen(["ssh-agent", "-D", "-a", socket], stdout=subprocess.PIPE)
-    try:
-        assert agent.stdout is not None
-        agent.stdout.readline()
-        environment = os.environ | {
-            "SSH_AUTH_SOCK": str(socket),
-            "SSH_ASKPASS": str(ask),
-            "SSH_ASKPASS_REQUIRE": "force",
-        }
-        subprocess.run(["ssh-add", "-q", key], check=True, env=environment, stdin=subprocess.DEVNULL)
-        yield
-    finally:
-        agent.terminate()
-        agent.communicate()
-
-
-def test_the_configuration_names_host_port_user_and_key(ssh_server: SshServer, tmp_path: Path) -> None:
-    with _storage(f"sftp://backups{tmp_path}/repository", ssh_server.access) as storage:
-        storage.create()
-        storage.put(CONFIG_NAME, b"content")
-    assert (tmp_path / "repository" / "config").read_bytes() == b"content"
-
-
-def test_a_configuration_that_cannot_be_read_is_told(ssh_server: SshServer, tmp_path: Path) -> None:
-    access = _configured(ssh_server, tmp_path, "Port many\n")
-    with _storage(ssh_server.location(tmp_path), access) as storage, pytest.raises(InvalidRequest) as caught:
-        storage.get(CONFIG_NAME)
-    assert "Port" in str(caught.value)
-
-
-def test_a_jump_host_leads_to_the_server_and_is_checked_too(
-    folder: Path, ssh_server: SshServer, tmp_path: Path
-) -> None:
-    with throwaway_sshd(folder) as jump:
-        known = tmp_path / "known_hosts"
-        known.write_text(ssh_server.known_hosts.read_text() + jump.known_hosts.read_text())
-        text = (
-            f"Host jump\n  Hostname 127.0.0.1\n  Port {jump.port}\n  IdentityFile {jump.client_key}\n"
-            f"  UserKnownHostsFile {known}\nHost backups\n  ProxyJump jump\n  UserKnownHostsFile {known}\n"
-        )
-        access = _configured(ssh_server, tmp_path, text)
-        location = f"sftp://backups{tmp_path}/repository"
-        with _storage(location, access) as storage:
-            storage.create()
-            assert len(jump.sessions()) > 0
-        known.write_text(ssh_server.known_hosts.read_text())
-        assert f"[127.0.0.1]:{jump.port} is not known" in str(_refusal(location, access))
-
-
-def test_jump_hosts_that_lead_in_a_circle_are_told(ssh_server: SshServer, tmp_path: Path) -> None:
-    access = _configured(ssh_server, tmp_path, "Host *\n  ProxyJump round\n")
-    with _storage(f"sftp://backups{tmp_path}", access) as storage, pytest.raises(InvalidRequest, match="too many"):
-        storage.get(CONFIG_NAME)
-
-
-def test_a_password_in_a_location_is_refused_and_not_repeated() -> None:
-    with pytest.raises(InvalidRequest) as caught:
-        open_storage("sftp://me:s3cret@host/path")
-    assert "s3cret" not in f"{caught.value} {caught.value.hint}"
 
 
 # Where it is
@@ -208,11 +52,14 @@ def test_a_path_below_the_home_folder(folder: Path, tmp_path: Path) -> None:
     home = tmp_path / "home"
     home.mkdir()
     with throwaway_sshd(folder, sftp=f"internal-sftp -d {home}") as server:
-        with _storage(server.location("/~/deep/repository"), server.access) as storage:
+        with sftp_storage(server.location("/~/deep/repository"), server.access) as storage:
             storage.create()
             storage.put(CONFIG_NAME, b"content")
         assert (home / "deep" / "repository" / "config").read_bytes() == b"content"
-        with _storage(server.location("/~"), server.access) as storage, pytest.raises(InvalidRequest, match="'deep'"):
+        with (
+            sftp_storage(server.location("/~"), server.access) as storage,
+            pytest.raises(InvalidRequest, match="'deep'"),
+        ):
             storage.create()
 
 
@@ -220,7 +67,7 @@ def test_a_file_in_the_place_of_the_folder(ssh_server: SshServer, tmp_path: Path
     file = tmp_path / "file"
     file.write_bytes(b"kept")
     for path in (file, file / "below"):
-        with _storage(ssh_server.location(path), ssh_server.access) as storage:
+        with sftp_storage(ssh_server.location(path), ssh_server.access) as storage:
             with pytest.raises(StorageError) as caught:
                 storage.create()
             stands = f"a file stands where a folder belongs, at {file} on the server"
@@ -234,7 +81,7 @@ def test_a_file_in_the_place_of_the_folder(ssh_server: SshServer, tmp_path: Path
 def test_what_is_no_file_is_no_object(ssh_server: SshServer, tmp_path: Path, what: str) -> None:
     name = index_name(ObjectId(bytes(32)))
     place = tmp_path / "repository" / name
-    with _storage(ssh_server.location(tmp_path / "repository"), ssh_server.access) as storage:
+    with sftp_storage(ssh_server.location(tmp_path / "repository"), ssh_server.access) as storage:
         storage.create()
         assert place.parent.is_dir()
         place.mkdir() if what == "folder" else place.symlink_to(ssh_server.config)
@@ -257,7 +104,7 @@ def test_a_server_that_runs_as_an_ordinary_user_and_may_not_write(folder: Path, 
         if not parent.stat().st_mode & 0o001:
             parent.chmod(parent.stat().st_mode | 0o011)
     with throwaway_sshd(folder, user="nobody") as server:
-        with _storage(server.location(own / "repository"), server.access) as storage:
+        with sftp_storage(server.location(own / "repository"), server.access) as storage:
             storage.create()
             storage.put(CONFIG_NAME, b"content")
             assert storage.get(CONFIG_NAME) == b"content"
@@ -268,7 +115,7 @@ def test_a_server_that_runs_as_an_ordinary_user_and_may_not_write(folder: Path, 
             with pytest.raises(StorageError, match="denies permission"):
                 storage.get(CONFIG_NAME)
         for path in (others, others / "repository"):
-            with _storage(server.location(path), server.access) as storage:
+            with sftp_storage(server.location(path), server.access) as storage:
                 with pytest.raises(StorageError, match="denies permission") as caught:
                     storage.create()
                     storage.put(CONFIG_NAME, b"content")
@@ -282,7 +129,7 @@ def test_a_server_that_runs_as_an_ordinary_user_and_may_not_write(folder: Path, 
 def test_a_server_without_extensions_stores_as_well(folder: Path, tmp_path: Path, lacking: str) -> None:
     with (
         throwaway_sshd(folder, sftp=f"internal-sftp -P {lacking}") as server,
-        _storage(server.location(tmp_path / "repository"), server.access) as storage,
+        sftp_storage(server.location(tmp_path / "repository"), server.access) as storage,
     ):
         storage.create()
         name = _pack(b"race")
@@ -305,7 +152,7 @@ def test_a_server_that_numbers_what_is_open_otherwise_stores_as_well(folder: Pat
     """It gives other handles than were foretold: nothing that was sent with them may count, or do harm."""
     with (
         other_ssh_server(folder) as (port, access),
-        _storage(f"sftp://127.0.0.1:{port}{tmp_path}/repository", access) as storage,
+        sftp_storage(f"sftp://127.0.0.1:{port}{tmp_path}/repository", access) as storage,
     ):
         storage.create()
         contents = [bytes([number]) * 2000 * number for number in range(24)]
@@ -327,7 +174,7 @@ def test_names_without_end_do_not_fill_the_memory(
     monkeypatch.setattr(folders, "_LISTING_BYTES_MAX", MIB)
     with (
         other_ssh_server(folder, EndlessFolders) as (port, access),
-        _storage(f"sftp://127.0.0.1:{port}{tmp_path}", access) as storage,
+        sftp_storage(f"sftp://127.0.0.1:{port}{tmp_path}", access) as storage,
     ):
         with pytest.raises(StorageError, match="more names than a repository can have") as caught:
             list(storage.list("log"))
@@ -337,7 +184,7 @@ def test_names_without_end_do_not_fill_the_memory(
 def test_a_server_with_few_sessions_serves_many_threads(folder: Path, tmp_path: Path) -> None:
     with (
         throwaway_sshd(folder, "MaxSessions 1") as server,
-        _storage(server.location(tmp_path / "repository"), server.access) as storage,
+        sftp_storage(server.location(tmp_path / "repository"), server.access) as storage,
     ):
         storage.create()
         contents = [bytes([number]) * 1000 for number in range(32)]
@@ -353,7 +200,7 @@ def test_a_full_disk_is_told_and_nothing_of_the_object_is_left(folder: Path, tmp
     script = f'mount -t tmpfs -o size={3 * MIB} none {shlex.quote(str(disk))} && exec "$@"'
     with (
         throwaway_sshd(folder, prefix=["unshare", "--mount", "sh", "-c", script, "sh"]) as server,
-        _storage(server.location(disk / "repository"), server.access) as storage,
+        sftp_storage(server.location(disk / "repository"), server.access) as storage,
     ):
         storage.create()
         content = os.urandom(8 * MIB)
@@ -375,7 +222,7 @@ def test_what_is_small_takes_one_round_trip_and_two_to_store(ssh_server: SshServ
     with SlowLine(("127.0.0.1", ssh_server.port), round_trip_s=0.2) as line:
         ssh_server.also_at(line.port)
         location = f"sftp://{ssh_server.user}@127.0.0.1:{line.port}{tmp_path}/repository"
-        with _storage(location, ssh_server.access) as storage:
+        with sftp_storage(location, ssh_server.access) as storage:
             with line.unlimited():
                 storage.create()
                 storage.put(CONFIG_NAME, b"config")
@@ -410,7 +257,7 @@ def test_an_upload_that_is_cut_goes_on_where_it_was(ssh_server: SshServer, tmp_p
     with SlowLine(("127.0.0.1", ssh_server.port), round_trip_s=0.001) as line:
         ssh_server.also_at(line.port)
         location = f"sftp://{ssh_server.user}@127.0.0.1:{line.port}{tmp_path}/repository"
-        with _storage(location, ssh_server.access) as storage:
+        with sftp_storage(location, ssh_server.access) as storage:
             storage.create()
             line.cut_after(26 * MIB)
             with pytest.raises(StorageError) as caught:
@@ -435,7 +282,7 @@ def test_an_upload_whose_beginning_is_lost_begins_anew(folder: Path, tmp_path: P
     with throwaway_sshd(folder) as server, SlowLine(("127.0.0.1", server.port), round_trip_s=0.001) as line:
         server.also_at(line.port)
         location = f"sftp://{server.user}@127.0.0.1:{line.port}{tmp_path}/repository"
-        with _storage(location, server.access) as storage:
+        with sftp_storage(location, server.access) as storage:
             storage.create()
             line.cut_after(18 * MIB)
             with pytest.raises(StorageError):
@@ -456,7 +303,7 @@ def test_a_server_that_crashes_while_it_is_read_is_told_and_found_again(folder: 
     ):
         server.also_at(line.port)
         location = f"sftp://{server.user}@127.0.0.1:{line.port}{tmp_path}/repository"
-        with _storage(location, server.access) as storage, ThreadPoolExecutor(1) as pool:
+        with sftp_storage(location, server.access) as storage, ThreadPoolExecutor(1) as pool:
             storage.create()
             storage.put(_pack(content), content)
             begun = line.counts.received
@@ -469,7 +316,7 @@ def test_a_server_that_crashes_while_it_is_read_is_told_and_found_again(folder: 
             assert caught.value.transient
             assert storage.get(_pack(content)) == content
             server.stop()
-            assert _refusal(location, server.access).transient
+            assert refusal_of(location, server.access).transient
             server.restart()
             assert storage.get(_pack(content)) == content
 
@@ -479,7 +326,7 @@ def test_a_server_that_says_nothing_is_given_up(ssh_server: SshServer, tmp_path:
     with SlowLine(("127.0.0.1", ssh_server.port), round_trip_s=0.001) as line:
         ssh_server.also_at(line.port)
         location = f"sftp://{ssh_server.user}@127.0.0.1:{line.port}{tmp_path}/repository"
-        with _storage(location, access) as storage:
+        with sftp_storage(location, access) as storage:
             storage.create()
             line.stall()
             for _ in "connected", "connecting":
@@ -495,7 +342,7 @@ def test_who_is_at_work_while_it_is_closed_is_told_and_leaves_nothing_open(
     ssh_server: SshServer, tmp_path: Path
 ) -> None:
     """What is left open is a warning when it is collected, and so an error here."""
-    with _storage(ssh_server.location(tmp_path / "repository"), ssh_server.access) as storage:
+    with sftp_storage(ssh_server.location(tmp_path / "repository"), ssh_server.access) as storage:
         storage.create()
         for _ in range(10):
             closing = threading.Event()
@@ -521,12 +368,12 @@ def _list_until(closing: threading.Event, storage: SftpStorage) -> list[StorageE
 
 def test_an_unknown_name_and_a_closed_port_are_told(tmp_path: Path) -> None:
     access = StorageAccess(timeout_s=5)
-    assert "not known" in str(_refusal(f"sftp://nobody.invalid{tmp_path}", access))
-    assert _refusal(f"sftp://127.0.0.1:1{tmp_path}", access).transient
+    assert "not known" in str(refusal_of(f"sftp://nobody.invalid{tmp_path}", access))
+    assert refusal_of(f"sftp://127.0.0.1:1{tmp_path}", access).transient
 
 
 def test_a_repository_whose_disk_went_away_is_not_taken_for_empty(ssh_server: SshServer, tmp_path: Path) -> None:
-    with _storage(ssh_server.location(tmp_path / "repository"), ssh_server.access) as storage:
+    with sftp_storage(ssh_server.location(tmp_path / "repository"), ssh_server.access) as storage:
         storage.create()
         storage.put(CONFIG_NAME, b"content")
         (tmp_path / "repository").rename(tmp_path / "away")
@@ -538,7 +385,7 @@ def test_a_repository_whose_disk_went_away_is_not_taken_for_empty(ssh_server: Ss
 
 
 def test_folders_that_were_taken_away_are_made_anew(ssh_server: SshServer, tmp_path: Path) -> None:
-    with _storage(ssh_server.location(tmp_path / "repository"), ssh_server.access) as storage:
+    with sftp_storage(ssh_server.location(tmp_path / "repository"), ssh_server.access) as storage:
         storage.create()
         storage.put(_pack(b"a"), b"a")
         for path in sorted((tmp_path / "repository").rglob("*"), reverse=True):
@@ -550,7 +397,7 @@ def test_folders_that_were_taken_away_are_made_anew(ssh_server: SshServer, tmp_p
 
 
 def test_only_what_is_a_day_old_by_the_servers_clock_is_abandoned(ssh_server: SshServer, tmp_path: Path) -> None:
-    with _storage(ssh_server.location(tmp_path / "repository"), ssh_server.access) as storage:
+    with sftp_storage(ssh_server.location(tmp_path / "repository"), ssh_server.access) as storage:
         assert storage.remove_abandoned_spool() == 0
         storage.create()
         storage.put(CONFIG_NAME, b"content")

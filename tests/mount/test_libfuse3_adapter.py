@@ -90,7 +90,7 @@ class Kernel:
 @contextmanager
 def _kernel(view: View, adapter: Adapter, deadline_s: float = WAIT_S) -> Iterator[Kernel]:
     theirs, ours = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    connection = Connection(ours.fileno(), view, adapter.answer, deadline_s=deadline_s)
+    connection = Connection(ours.fileno(), view, adapter.answer, adapter.prepare, deadline_s=deadline_s)
     serving = threading.Thread(target=connection.serve)
     serving.start()
     try:
@@ -191,6 +191,73 @@ def test_listing_in_small_pieces_has_everything_once() -> None:
 
     assert names[:2] == [b".", b".."]
     assert len(names) == len(set(names)) == MANY + 2
+
+
+def _listed(view: View, adapter: Adapter, number: int) -> list[tuple[int, bytes]]:
+    """List a directory; numbers and names."""
+    (handle,) = struct.unpack_from("=Q", adapter.answer(view.near, Opcode.OPENDIR, number, bytes(8)))
+    found, after = [], 0
+    while payload := adapter.answer(
+        view.near, Opcode.READDIRPLUS, number, struct.pack("=QQI20x", handle, after, 32 << 10)
+    ):
+        at = 0
+        while at < len(payload):
+            listed, after, length, _ = struct.unpack_from("=QQII", payload, at + 128)
+            found.append((listed, bytes(payload[at + 152 : at + 152 + length])))
+            at += -(-(152 + length) // 8) * 8
+    return found
+
+
+def test_folders_that_were_made_ready_are_listed_as_if_they_were_not() -> None:
+    view, _ = _view()
+    top = _find(view, view.target(view.source, _find(view, b"latest")))
+    plain, ready = _adapter(view), _adapter(view)
+    expected = {number: _listed(view, plain, number) for number, _ in _listed(view, plain, top)[2:]}
+
+    folders = _listed(view, ready, top)[2:]
+    made = 0
+    while ready.prepare():
+        made += 1
+
+    assert made == len(folders) == len(expected)
+    asked = view.activity.from_memory
+    for number, _ in reversed(folders):
+        assert _listed(view, ready, number) == expected[number]
+    # All that was left are the ends of the listings, and what did not fit into the first answer.
+    assert view.activity.from_memory - asked < 2 * len(folders) + MANY // 100
+
+
+def test_folder_that_was_made_ready_goes_with_its_snapshot() -> None:
+    view, history = _view()
+    newest = history.snapshots()[-1]
+    top = _find(view, view.target(view.source, _find(view, b"latest")))
+    adapter = _adapter(view)
+    folders = _listed(view, adapter, top)[2:]
+    while adapter.prepare():
+        pass
+    history.forget(newest)
+    forgetting = history_view(history, Owner(0, 0), monotonic_ns)
+    view._layouts = forgetting._layouts
+
+    with pytest.raises(Refusal) as caught:
+        adapter.answer(view.near, Opcode.OPENDIR, folders[0][0], bytes(8))
+
+    assert caught.value.number == errno.ESTALE
+
+
+def test_bug_while_something_is_made_ready_is_logged_and_ends_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    view, _ = _view()
+    adapter = _adapter(view)
+    _listed(view, adapter, _find(view, view.target(view.source, _find(view, b"latest"))))
+    broken = Mock(side_effect=ZeroDivisionError("oh"))
+    view.open_directory = broken  # type: ignore[method-assign]
+
+    with caplog.at_level(logging.ERROR):
+        for _ in range(20):
+            assert not adapter.prepare()
+
+    assert broken.call_count == 3
+    assert "ZeroDivisionError" in caplog.text
 
 
 def test_kernel_enforces_acls_where_others_are_let_in() -> None:
@@ -396,7 +463,7 @@ def test_near_source_is_asked_first() -> None:
         return b"late"
 
     theirs, ours = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    serving = threading.Thread(target=Connection(ours.fileno(), view, answer).serve)
+    serving = threading.Thread(target=Connection(ours.fileno(), view, answer, lambda: False).serve)
     serving.start()
     assert Kernel(theirs).ask(Opcode.STATFS, 1) == b"late"
     theirs.close()

@@ -23,10 +23,11 @@ from backthen.fsmount.view import (
     history_view,
 )
 from backthen.fsmount.view.at import REMEMBERED_MAX
-from backthen.fsmount.view.filesystem import LISTED_MAX, RECENT_NODES
+from backthen.fsmount.view.filesystem import LISTED_MIN, RECENT_NODES
 from backthen.fsmount.view.recent import Recent
 from backthen.fsmount.view.versions import STATES_AT_ONCE
 from backthen.repository import NotInMemory, SnapshotInfo, StorageError
+from backthen.repository import format as fmt
 from backthen.repository.model.entry import BlobRef
 from backthen.repository.model.page import Child, decode_tree_page
 from tests.support.history import NS, Folder, MemoryHistory
@@ -194,7 +195,7 @@ def test_listing_goes_on_after_any_cookie(fixture: Fixture, step: int) -> None:
     names: list[bytes] = []
     after = 0
     while listed := fixture.view.read_directory(fixture.view.source, opened, after):
-        assert len(listed) <= LISTED_MAX
+        assert len(listed) <= LISTED_MIN + fmt.PAGE_ITEMS_MAX
         names += [name for name, _, _ in listed[:step]]
         after = listed[:step][-1].cookie
 

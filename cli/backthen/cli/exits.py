@@ -22,6 +22,7 @@ EXIT_CODES: Mapping[type[Exception], ExitCode] = {
     repository.ObjectExists: ExitCode.STORAGE,
     repository.ObjectMissing: ExitCode.STORAGE,
     repository.CacheError: ExitCode.FAILED,
+    repository.ProcessLost: ExitCode.FAILED,
     repository.DamageError: ExitCode.DAMAGED,
     repository.TamperedError: ExitCode.DAMAGED,
     repository.MalformedError: ExitCode.DAMAGED,

@@ -22,6 +22,7 @@ from backthen.repository.errors import (
     ObjectExists,
     ObjectMissing,
     PathNotFound,
+    ProcessLost,
     RepositoryError,
     RepositoryExists,
     RepositoryNotFound,
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from backthen.repository.clock import monotonic_ns, now_ns
     from backthen.repository.compression import Compression, parse_compression
     from backthen.repository.content import (
+        Leaf,
         Node,
         SnapshotTree,
         expect_file,
@@ -93,6 +95,15 @@ if TYPE_CHECKING:
     from backthen.repository.opening import Client, Repository, create_repository, finish_unlock, unlock
     from backthen.repository.private import make_private_folder
     from backthen.repository.progress import Progress, Silent
+    from backthen.repository.pruning import (
+        PruneReport,
+        RetentionRules,
+        Verdict,
+        damaged_snapshots,
+        forget_snapshots,
+        judge_snapshots,
+        prune_repository,
+    )
     from backthen.repository.restore import Overwrite, RestoreReport, RestoreRequest, restore_tree
     from backthen.repository.slots import SlotInfo
     from backthen.repository.source import ExclusionRules
@@ -106,6 +117,7 @@ _OFFERED = {
     "clock": ("monotonic_ns", "now_ns"),
     "compression": ("Compression", "parse_compression"),
     "content": (
+        "Leaf",
         "Node",
         "SnapshotTree",
         "expect_file",
@@ -144,6 +156,15 @@ _OFFERED = {
         "remove_access",
         "repository_statistics",
     ),
+    "pruning": (
+        "PruneReport",
+        "RetentionRules",
+        "Verdict",
+        "damaged_snapshots",
+        "forget_snapshots",
+        "judge_snapshots",
+        "prune_repository",
+    ),
     "model.entry": ("Entry", "EntryType"),
     "model.records": ("Root", "Statistics"),
     "objects": ("BlobSource", "CacheUse", "NotInMemory"),
@@ -179,6 +200,7 @@ __all__ = [
     "InvalidRequest",
     "LRUCache",
     "Latest",
+    "Leaf",
     "LockedRepository",
     "MalformedError",
     "MissingError",
@@ -191,7 +213,9 @@ __all__ = [
     "Overwrite",
     "Past",
     "PathNotFound",
+    "ProcessLost",
     "Progress",
+    "PruneReport",
     "Repository",
     "RepositoryCache",
     "RepositoryError",
@@ -201,6 +225,7 @@ __all__ = [
     "RepositoryStatistics",
     "RestoreReport",
     "RestoreRequest",
+    "RetentionRules",
     "RollbackError",
     "Root",
     "Selector",
@@ -223,6 +248,7 @@ __all__ = [
     "TargetError",
     "UnionChild",
     "Unlocking",
+    "Verdict",
     "WrongPassword",
     "add_password",
     "add_recovery_key",
@@ -234,12 +260,15 @@ __all__ = [
     "count_source",
     "create_repository",
     "create_snapshot",
+    "damaged_snapshots",
     "expect_file",
     "extents_from",
     "filter_snapshots",
     "find_repository",
     "find_sighting",
     "finish_unlock",
+    "forget_snapshots",
+    "judge_snapshots",
     "list_access",
     "list_caches",
     "make_private_folder",
@@ -251,6 +280,7 @@ __all__ = [
     "parse_compression",
     "parse_time",
     "past_at",
+    "prune_repository",
     "read_file",
     "read_xattrs",
     "remove_access",

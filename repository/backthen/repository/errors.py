@@ -79,6 +79,10 @@ class CacheError(RepositoryError):
     """The cache or state folder cannot be used."""
 
 
+class ProcessLost(RepositoryError):
+    """A process that did part of the work was ended from outside."""
+
+
 class DamageError(RepositoryError):
     """Base of what is wrong with the repository's data; names the object and, where known, the place in it."""
 

@@ -9,6 +9,7 @@ import errno
 import logging
 import os
 import select
+from collections.abc import Callable
 from typing import Protocol
 
 from backthen.fsmount.adapters import fuse_protocol as protocol
@@ -33,7 +34,7 @@ class Refusal(Exception):
     """A request is refused with an error number."""
 
     def __init__(self, number: int) -> None:
-        super().__init__(os.strerror(number))
+        super().__init__(number)
         self.number = number
 
 
@@ -54,7 +55,13 @@ class Connection:
     """Reads the kernel's requests and writes the answers."""
 
     def __init__(
-        self, descriptor: int, view: View, answer: Answering, *, deadline_s: float = REQUEST_DEADLINE_S
+        self,
+        descriptor: int,
+        view: View,
+        answer: Answering,
+        prepare: Callable[[], bool],
+        *,
+        deadline_s: float = REQUEST_DEADLINE_S,
     ) -> None:
         """Take an open connection.
 
@@ -62,6 +69,8 @@ class Connection:
             descriptor: of the connection. As answers may come late, it must stay open, if only to nowhere.
             view: what is asked.
             answer: answers a request from a source of the view.
+            prepare: called where no request is there; does a little of what requests to come will need, at once, and
+                says whether there was anything to do.
             deadline_s: how many seconds a request may take.
         """
         os.set_blocking(descriptor, False)
@@ -74,6 +83,7 @@ class Connection:
         self._near = view.near
         self._source = view.source
         self._answer = answer
+        self._prepare = prepare
         self._reports = Reports()
         self._waiting = Waiting(self._give_up, lambda: view.patience_s(deadline_s))
 
@@ -97,7 +107,7 @@ class Connection:
             try:
                 return os.readv(self._descriptor, (buffer,))
             except BlockingIOError:
-                if monotonic_ns() > awake_until_ns:
+                if not self._prepare() and monotonic_ns() > awake_until_ns:
                     self._requests.poll()
             except OSError as error:
                 if error.errno == errno.ENODEV:

@@ -10,11 +10,11 @@ from __future__ import annotations
 import enum
 import os
 import stat
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from struct import Struct
 from typing import NamedTuple
 
-from backthen.fsmount.adapters.libfuse import SECTOR_BYTES
+from backthen.fsmount.adapters.libfuse import NAME_BYTES_MAX, SECTOR_BYTES
 from backthen.fsmount.view import Attributes, Listed
 
 REQUEST_BYTES = 1 << 16
@@ -27,6 +27,7 @@ _WRITE_BYTES = 4096
 _PAGES_MAX = 256
 _TYPE_SHIFT = 12
 """Where the type of an inode begins in its mode."""
+_DIRECTORY_TYPE = stat.S_IFDIR >> _TYPE_SHIFT
 _NS_PER_S = 1_000_000_000
 
 
@@ -112,14 +113,19 @@ XATTR = Struct("=II")
 _INIT_IN = Struct("=IIII")
 _INIT_OUT = Struct("=IIIIHHIIHHI28x")
 _ENTRY = Struct("=QQQQIIQQQqqqIIIIIIIIII")
-_LISTED = Struct(_ENTRY.format + "QQII")
+_LISTED = Struct("=QQQQIIQQQqqqIIIIIIII8xQQII")
+_WORD_BYTES = 8
+"""What is listed is filled up with zeros to whole words."""
+_PACK_OF_WORDS = [
+    Struct(f"{_LISTED.format}{words * _WORD_BYTES}s").pack for words in range(NAME_BYTES_MAX // _WORD_BYTES + 2)
+]
+"""The same with a name, by how many words that takes."""
+_TWO_DOTS = Struct("=" + 2 * "128xQQII8s")
 _ATTRIBUTES = Struct("=QIIQQQqqqIIIIIIIIII")
 _OPENED = Struct("=QII")
 _STATFS = Struct("=QQQQQIIII24x")
-_DOTS = (b".", b"..")
-DOT_COUNT = len(_DOTS)
+DOT_COUNT = 2
 """How many cookies the beginning of each listing takes."""
-_PADDING = (b"", b"\0" * 7, b"\0" * 6, b"\0" * 5, b"\0" * 4, b"\0" * 3, b"\0" * 2, b"\0")
 
 
 class Lifetime(NamedTuple):
@@ -185,52 +191,43 @@ def dots(number: int, after: int) -> bytes:
 
     Of the kernel's concern is only that they are directories; it looks for neither.
     """
-    fields = (0,) * 22
-    return b"".join(
-        _LISTED.pack(*fields, number, cookie, len(name), stat.S_IFDIR >> _TYPE_SHIFT) + name.ljust(8, b"\0")
-        for cookie, name in enumerate(_DOTS, start=1)
-        if cookie > after
-    )
+    both = _TWO_DOTS.pack(*(number, 1, 1, _DIRECTORY_TYPE, b"."), *(number, 2, 2, _DIRECTORY_TYPE, b".."))
+    return both[after * _TWO_DOTS.size // DOT_COUNT :]
 
 
-def listing(
-    listed: Iterable[Listed], size: int, name: Lifetime, attributes: Callable[[int], Lifetime]
-) -> tuple[bytes, int]:
-    """As many entries of a directory as fit into so many bytes, and how many those are.
+def listing(listed: Iterable[Listed], size: int, name: Lifetime, attributes: Iterable[Lifetime]) -> list[bytes]:
+    """As many entries of a directory as fit into so many bytes.
 
     Args:
         listed: the entries.
         size: how much room there is, in bytes.
         name: for how long the kernel may keep the names.
-        attributes: for how long it may keep the attributes of a number.
+        attributes: for how long it may keep the attributes of each.
     """
-    parts: list[bytes] = []
-    count = 0
-    pack, fixed = _LISTED.pack, _LISTED.size
+    given: list[bytes] = []
+    fixed, by_words = _LISTED.size, _PACK_OF_WORDS
     name_s, name_ns = name
     # A walk spends its time here, so what `entry` says with other functions is spelt out.
-    for text, found, cookie in listed:
+    for (text, found, cookie), (kept_s, kept_ns) in zip(listed, attributes, strict=False):
         length = len(text)
-        padding = _PADDING[length & 7]
-        size -= fixed + length + len(padding)
+        words = -(-length // _WORD_BYTES)
+        size -= fixed + words * _WORD_BYTES
         if size < 0:
             break
         number, mode, links, uid, gid, bytes_, allocated, mtime_ns, ctime_ns, major, minor = found
-        kept_s, kept_ns = attributes(number)
-        mtime, mtime_rest = divmod(mtime_ns, _NS_PER_S)
-        ctime, ctime_rest = divmod(ctime_ns, _NS_PER_S)
-        parts += (
-            pack(
-                *(number, 0, name_s, kept_s, name_ns, kept_ns),
-                *(number, bytes_, allocated // SECTOR_BYTES, mtime, mtime, ctime, mtime_rest, mtime_rest, ctime_rest),
-                *(mode, links, uid, gid, _device(major, minor) if major or minor else 0, 0, 0),
-                *(number, cookie + DOT_COUNT, length, mode >> _TYPE_SHIFT),
-            ),
-            text,
-            padding,
-        )
-        count += 1
-    return b"".join(parts), count
+        mtime = mtime_ns // _NS_PER_S
+        ctime = ctime_ns // _NS_PER_S
+        rest = mtime_ns - mtime * _NS_PER_S
+        device = _device(major, minor) if major or minor else 0
+        given.append(
+            by_words[words](
+                number, 0, name_s, kept_s, name_ns, kept_ns,
+                number, bytes_, allocated // SECTOR_BYTES, mtime, mtime, ctime,
+                rest, rest, ctime_ns - ctime * _NS_PER_S, mode, links, uid, gid, device,
+                number, cookie + DOT_COUNT, length, mode >> _TYPE_SHIFT, text,
+            )
+        )  # fmt: skip
+    return given
 
 
 def opened(handle: int, flags: int) -> bytes:

@@ -54,7 +54,7 @@ WRITING = os.O_ACCMODE | os.O_TRUNC | os.O_CREAT | os.O_APPEND
 """The flags of `open` that ask for more than reading."""
 
 _BLOCK_BYTES = 4096
-_NAME_BYTES_MAX = 255
+NAME_BYTES_MAX = 255
 _FUSE_HINT = "Is fuse3 installed, and may this user open /dev/fuse?"
 _ALLOW_OTHER_HINT = "Leave out --allow-other, or have `user_allow_other` written into /etc/fuse.conf."
 
@@ -100,7 +100,7 @@ def statvfs_fields(capacity: Capacity) -> dict[str, int]:
         "f_files": capacity.entry_count,
         "f_ffree": 0,
         "f_favail": 0,
-        "f_namemax": _NAME_BYTES_MAX,
+        "f_namemax": NAME_BYTES_MAX,
     }
 
 

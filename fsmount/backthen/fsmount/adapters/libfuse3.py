@@ -14,14 +14,13 @@ import signal
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 from backthen.fsmount.adapters import fuse_protocol as protocol
 from backthen.fsmount.adapters.events import ENDED, INITIALISED, Events
 from backthen.fsmount.adapters.fuse_connection import Connection, Payload, Refusal
-from backthen.fsmount.adapters.fuse_protocol import LASTING, Lifetime, Opcode, UnknownProtocol
+from backthen.fsmount.adapters.fuse_listings import CHANGING, Listings
+from backthen.fsmount.adapters.fuse_protocol import LASTING, Opcode, UnknownProtocol
 from backthen.fsmount.adapters.libfuse import (
-    CHANGING_S,
     REFUSALS,
     WRITING,
     Handles,
@@ -32,10 +31,7 @@ from backthen.fsmount.adapters.libfuse3_session import Session, load_library
 from backthen.fsmount.adapters.reports import Reports
 from backthen.fsmount.errors import MountRefused
 from backthen.fsmount.view import (
-    ROOT_NUMBER,
-    Listed,
     NotFound,
-    OpenDirectory,
     OpenFile,
     ReadOnly,
     View,
@@ -46,8 +42,6 @@ from backthen.repository import BlobSource, NotInMemory
 STOP_GRACE_S = 2.0
 UNMOUNT_GRACE_S = 0.1
 """How long the kernel may take to say that a mount was taken away."""
-
-CHANGING = protocol.lifetime(CHANGING_S)
 
 _log = logging.getLogger("backthen.fsmount")
 
@@ -72,24 +66,6 @@ CHANGES = (
     Opcode.COPY_FILE_RANGE,
     Opcode.TMPFILE,
 )
-
-
-class _Ahead(NamedTuple):
-    """What was read of a directory and did not fit into the last answer; it goes on after the cookie `after`."""
-
-    after: int
-    listed: list[Listed]
-
-
-class _Listing:
-    """A directory being listed."""
-
-    __slots__ = ("ahead", "directory", "is_lasting")
-
-    def __init__(self, directory: OpenDirectory, *, is_lasting: bool) -> None:
-        self.directory = directory
-        self.is_lasting = is_lasting
-        self.ahead = _Ahead(0, [])
 
 
 class Adapter:
@@ -125,7 +101,7 @@ class Adapter:
         self._initialised = initialised
         self._view = view
         self._files: Handles[OpenFile] = Handles()
-        self._listings: Handles[_Listing] = Handles()
+        self._listings = Listings(view)
         self._reports = Reports()
 
     def answer(self, source: BlobSource, opcode: int, number: int, body: bytes) -> Payload:
@@ -151,6 +127,14 @@ class Adapter:
             _log.exception("a request failed")
             raise Refusal(errno.EIO) from error
 
+    def prepare(self) -> bool:
+        """Do a little of what requests to come will need; whether there was anything to do."""
+        try:
+            return self._listings.prepare()
+        except Exception:  # noqa: BLE001 - a bug must not take the mount with it; who asks for it meets it, too
+            _log.exception("what comes next cannot be made ready")
+            return False
+
     def init(self, _: BlobSource, number: int, body: bytes) -> Payload:
         """The kernel has opened the connection."""
         agreed = protocol.opened_connection(body, enable_acl=self._enable_acl)
@@ -168,43 +152,28 @@ class Adapter:
             found = self._view.lookup(source, number, body[:-1])
         except NotFound:
             return protocol.no_entry(name)
-        return protocol.entry(found, name, self._attributes_kept(found.number))
+        return protocol.entry(found, name, self._listings.attributes_kept(found.number))
 
     def getattr(self, source: BlobSource, number: int, body: bytes) -> Payload:
         """The attributes of a number."""
-        return protocol.attributes(self._view.attributes(source, number), self._attributes_kept(number))
+        return protocol.attributes(self._view.attributes(source, number), self._listings.attributes_kept(number))
 
     def readlink(self, source: BlobSource, number: int, body: bytes) -> Payload:
         """Where a symlink points, which the kernel keeps for as long as it knows the number."""
         return self._view.target(source, number)
 
     def opendir(self, source: BlobSource, number: int, body: bytes) -> Payload:
-        """Begin to list a directory. The kernel asks even where it has kept the listing."""
-        is_lasting = self._view.is_lasting(number)
-        listing = _Listing(self._view.open_directory(source, number), is_lasting=is_lasting)
-        kept = protocol.KEEP_CACHE | protocol.CACHE_LISTING if is_lasting else 0
-        return protocol.opened(self._listings.add(listing), kept)
+        """Begin to list a directory."""
+        return self._listings.open(source, number)
 
     def readdirplus(self, source: BlobSource, number: int, body: bytes) -> Payload:
-        """As many entries as fit. What is left over stays for the next request."""
+        """As many entries of a directory as fit."""
         handle, cookie, size = protocol.READING.unpack_from(body)
-        dots = protocol.dots(number, cookie) if cookie < protocol.DOT_COUNT else b""
-        after = max(cookie - protocol.DOT_COUNT, 0)
-        size -= len(dots)
-        listing = self._listings.get(handle)
-        listed = listing.ahead.listed
-        if listing.ahead.after != after or not listed:
-            listed = self._view.read_directory(source, listing.directory, after)
-        if listing.is_lasting:
-            payload, given = protocol.listing(listed, size, LASTING, _lasting)
-        else:
-            payload, given = protocol.listing(listed, size, CHANGING, self._attributes_kept)
-        listing.ahead = _Ahead(listed[given - 1].cookie if given else after, listed[given:])
-        return dots + payload
+        return self._listings.read(source, number, handle, cookie, size)
 
     def releasedir(self, _: BlobSource, number: int, body: bytes) -> Payload:
         """A listing is over."""
-        self._listings.remove(*protocol.HANDLE.unpack_from(body))
+        self._listings.release(*protocol.HANDLE.unpack_from(body))
         return b""
 
     def open(self, source: BlobSource, number: int, body: bytes) -> Payload:
@@ -252,14 +221,6 @@ class Adapter:
         """Whatever would change something."""
         raise Refusal(REFUSALS[ReadOnly])
 
-    def _attributes_kept(self, number: int) -> Lifetime:
-        # The top's attributes are asked for again and again, so that a mount whose server died is seen to be dead.
-        return LASTING if number != ROOT_NUMBER and self._view.is_lasting(number) else CHANGING
-
-
-def _lasting(_: int) -> Lifetime:
-    return LASTING
-
 
 def _fitting(value: bytes, body: bytes) -> bytes:
     """What is told of an extended attribute to somebody with so much room; without any he asks how much he needs."""
@@ -301,7 +262,9 @@ def serve_view(
     is_announced = False
     with events.told_by_signals():
         session = Session(library, mountpoint, mount_options(allow_other=allow_other))
-        connection = Connection(session.descriptor, view, adapter.answer, deadline_s=request_deadline_s)
+        connection = Connection(
+            session.descriptor, view, adapter.answer, adapter.prepare, deadline_s=request_deadline_s
+        )
         serving = _Serving(connection, events)
         try:
             mounted()

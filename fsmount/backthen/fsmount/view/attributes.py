@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from itertools import repeat
 from typing import NamedTuple
 
 from backthen.repository import Entry, EntryType
@@ -48,6 +49,11 @@ class Listed(NamedTuple):
     cookie: int
 
 
+def as_listed(names: Iterable[bytes], attributes: Iterable[Attributes], cookies: Iterable[int]) -> Iterator[Listed]:
+    """The entries of a directory from what is known of each; to be preferred to `Listed` where there are many."""
+    return map(tuple.__new__, repeat(Listed), zip(names, attributes, cookies, strict=True))
+
+
 # What could not be examined (and what a later version may add) is shown as a file that does not open.
 _TYPE_BITS: dict[int, int] = {
     EntryType.FILE: stat.S_IFREG,
@@ -68,7 +74,7 @@ def entry_attributes(entry: Entry, number: int) -> Attributes:
     programs take one for "unknown"; and no size, because what is kept with it is the size of everything below.
     """
     kind = entry.type
-    return Attributes(
+    fields = (
         number,
         _TYPE_BITS.get(kind, stat.S_IFREG) | (entry.mode & _PERMISSIONS),
         entry.names or 1,
@@ -81,6 +87,8 @@ def entry_attributes(entry: Entry, number: int) -> Attributes:
         entry.device_major,
         entry.device_minor,
     )
+    # What `Attributes(*fields)` does, without the call in between: a listing spends its time here.
+    return tuple.__new__(Attributes, fields)
 
 
 _DIRECTORY = int(EntryType.DIRECTORY)

@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import tzinfo
 from functools import wraps
-from itertools import islice
 from typing import Concatenate, NamedTuple, ParamSpec, TypeVar
 
 from backthen.fsmount.view.activity import Activity
@@ -23,6 +22,7 @@ from backthen.fsmount.view.attributes import (
     Describe,
     Listed,
     Owner,
+    as_listed,
     entry_attributes,
     owned_by,
     status_attributes,
@@ -41,6 +41,7 @@ from backthen.fsmount.view.errors import (
 )
 from backthen.fsmount.view.history import History
 from backthen.fsmount.view.layout import (
+    InLeaf,
     Located,
     Maker,
     Place,
@@ -61,7 +62,7 @@ from backthen.repository import (
     BlobSource,
     DamageError,
     EntryType,
-    Node,
+    Leaf,
     NotInMemory,
     PathNotFound,
     RepositoryError,
@@ -77,8 +78,9 @@ RECENT_NODES = 4096
 RECENT_LISTED = 4096
 """Directories that were listed, remembered beside the other nodes: whoever walks the same tree once more asks for these
 alone, as the kernel has kept the rest."""
-LISTED_MAX = 256
-"""Entries that one call lists: about as many as fit into the kernel's largest request, and as a page holds."""
+LISTED_MIN = 165
+"""Entries that one call lists, unless there are no more, and as many again as a page may hold: what fits into what the
+kernel asks for when a program lists a folder."""
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -156,7 +158,7 @@ class View:
         self._now_ns = now_ns
         self._owner = owner
         self._showing = showing
-        self._recent: Recent[Located] = Recent(RECENT_NODES)
+        self._recent: Recent[Located | InLeaf] = Recent(RECENT_NODES)
         self._recent_listed: Recent[Located] = Recent(RECENT_LISTED)
         self._stored_bytes = StoredBytes(history.stored_bytes, monotonic_ns)
         self.activity = Activity(lambda: history.storage_state, monotonic_ns)
@@ -166,6 +168,12 @@ class View:
     def is_lasting(self, number: int) -> bool:
         """Whether a node's attributes, and a directory's list of children, never change."""
         return is_lasting(number, self._layouts.known)
+
+    def is_shown(self, number: int) -> bool:
+        """Whether a number belongs to a snapshot that is shown."""
+        with suppress(Gone):
+            return bool(self._layouts.known.snapshot(number))
+        return False
 
     @_with_meaning
     def attributes(self, source: BlobSource, number: int) -> Attributes:
@@ -224,18 +232,37 @@ class View:
         What is at hand before something that is not in memory, or damaged, is given first.
         """
         if directory.located is None:
-            return list(directory.frozen[after : after + LISTED_MAX])
+            return list(directory.frozen[after : after + LISTED_MIN])
+        if after == directory.last:
+            return []
         snapshot, node = directory.located
-        children: list[Node] = []
+        listed: list[Listed] = []
         try:
-            for child in islice(snapshot.tree.children(source, node, after=after), LISTED_MAX):
-                children.append(child)  # one by one: what came before a failure is kept
+            for leaf in snapshot.tree.leaves(source, node, after=after):
+                self._list_leaf(source, directory.located, leaf, listed)
+                if listed and leaf.end == node.position + 1 + node.entry.below:
+                    directory.last = listed[-1].cookie
+                if len(listed) >= LISTED_MIN:
+                    break
         except (NotInMemory, RepositoryError):
-            if not children:
+            if not listed:
                 raise
-        base, start, describe = snapshot.base, node.position, snapshot.describe
-        self._recent.put_all({base + child.position: Located(snapshot, child) for child in children})
-        return [Listed(name, describe(entry, base + at), place - start) for place, at, name, entry in children]
+        return listed
+
+    def _list_leaf(self, source: BlobSource, directory: Located, leaf: Leaf, listed: list[Listed]) -> None:
+        """List what is in a leaf, and remember it."""
+        snapshot, (_, start, _, _) = directory
+        if leaf.has_link_names:
+            for child in snapshot.tree.nodes(source, leaf):
+                found = snapshot.attributes(child)
+                self._recent.put(found.number, Located(snapshot, child))
+                listed.append(Listed(child.name, found, child.place - start))
+        else:
+            places, base = leaf.places, snapshot.base
+            numbers = [base + place for place in places]
+            self._recent.put_all(dict.fromkeys(numbers, InLeaf(snapshot, leaf)))
+            attributes = map(snapshot.describe, leaf.entries, numbers)
+            listed += as_listed(leaf.names, attributes, [place - start for place in places])
 
     @_with_meaning
     def open_file(self, source: BlobSource, number: int) -> OpenFile:
@@ -411,11 +438,14 @@ class View:
                 raise Gone(f"nothing that is shown now has the number {number}")
             return place
         snapshot = self._layouts.known.snapshot(number)
-        located = self._recent.get(number) or self._recent_listed.get(number)
-        if located is None:
-            located = Located(snapshot, snapshot.tree.at(source, number - snapshot.base))
-            self._recent.put(number, located)
-        return located
+        found = self._recent.get(number) or self._recent_listed.get(number)
+        if found is None:
+            found = Located(snapshot, snapshot.tree.at(source, number - snapshot.base))
+            self._recent.put(number, found)
+        elif isinstance(found, InLeaf):
+            found = found.located(number)
+            self._recent.put(number, found)
+        return found
 
 
 def history_view(

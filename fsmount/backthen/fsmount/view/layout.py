@@ -27,7 +27,7 @@ from backthen.fsmount.view.attributes import (
 from backthen.fsmount.view.errors import Gone, NotADirectory
 from backthen.fsmount.view.names import day_names, distinct_prefixes, label_name, time_name
 from backthen.fsmount.view.numbers import ROOT_NUMBER, VIRTUAL_START, Prf, SnapshotRanges, VirtualNumbers
-from backthen.repository import BlobSource, Node, SnapshotId, SnapshotInfo, SnapshotTree
+from backthen.repository import BlobSource, Leaf, Node, SnapshotId, SnapshotInfo, SnapshotTree
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +66,17 @@ class Located(NamedTuple):
 
     snapshot: ShownSnapshot
     node: Node
+
+
+class InLeaf(NamedTuple):
+    """A node that was listed: the snapshot, and what holds it."""
+
+    snapshot: ShownSnapshot
+    leaf: Leaf
+
+    def located(self, number: int) -> Located:
+        """The node at a number, which is that of its name."""
+        return Located(self.snapshot, self.leaf.node_at(number - self.snapshot.base))
 
 
 @dataclass(frozen=True, slots=True)

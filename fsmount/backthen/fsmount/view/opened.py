@@ -19,12 +19,19 @@ class Capacity(NamedTuple):
     entry_count: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class OpenDirectory:
-    """A directory being listed: a node of a snapshot, or the frozen listing of a virtual one."""
+    """A directory being listed: a node of a snapshot, or the frozen listing of a virtual one.
+
+    Attributes:
+        located: the node, or None.
+        frozen: the listing of a virtual one.
+        last: the cookie after which nothing comes; -1 where the end was not seen yet.
+    """
 
     located: Located | None
     frozen: Sequence[Listed] = ()
+    last: int = -1
 
 
 @dataclass(frozen=True, slots=True)

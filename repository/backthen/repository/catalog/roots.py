@@ -19,13 +19,17 @@ SHORT_BYTES = fmt.MIB
 
 @dataclass(frozen=True, slots=True)
 class SnapshotInfo:
-    """A snapshot. `tags` are what the log says now; `order` is its place among all snapshots by the log, from 0."""
+    """A snapshot. `tags` are what the log says now; `order` is its place among all snapshots by the log, from 0.
+
+    No rule of retention forgets one that `is_kept`.
+    """
 
     id: SnapshotId
     root: Root
     tags: tuple[str, ...]
     order: int
     entry_id: ObjectId
+    is_kept: bool = False
 
     @property
     def host(self) -> str:

@@ -9,9 +9,10 @@ from backthen.repository.content.file import (
     read_file,
     read_xattrs,
 )
-from backthen.repository.content.tree import Node, SnapshotTree, distinct_leaves, entries_of, entry_lists_of
+from backthen.repository.content.tree import Leaf, Node, SnapshotTree, distinct_leaves, entries_of, entry_lists_of
 
 __all__ = [
+    "Leaf",
     "Node",
     "SnapshotTree",
     "blobs_of",

@@ -8,7 +8,8 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import chain
+from operator import attrgetter
 from typing import NamedTuple, cast
 
 from backthen.repository import format as fmt
@@ -20,6 +21,7 @@ from backthen.repository.model.records import Root
 from backthen.repository.objects.source import BlobSource
 
 _LINK_NAME = int(EntryType.LINK_NAME)
+_type_of = attrgetter("type")
 
 
 class Node(NamedTuple):
@@ -36,6 +38,51 @@ class Node(NamedTuple):
     position: int
     name: bytes
     entry: Entry
+
+
+class Leaf(NamedTuple):
+    """A stretch of a directory: what stands in one of its pages.
+
+    Attributes:
+        place: position of the page's first name in the snapshot.
+        page: the page, whose entries for names of link groups have no metadata.
+        first: the index in the page of the first entry that is meant; it may be the number of all of them.
+    """
+
+    place: int
+    page: Page
+    first: int
+
+    @property
+    def end(self) -> int:
+        """The first position behind all that is below the page."""
+        return self.place + self.page.count
+
+    @property
+    def has_link_names(self) -> bool:
+        """Whether a name of a link group is among the entries."""
+        return _LINK_NAME in map(_type_of, self.page.items)
+
+    @property
+    def names(self) -> list[bytes]:
+        """The names that are meant."""
+        return self.page.keys[self.first :]
+
+    @property
+    def entries(self) -> list[Entry]:
+        """Their entries."""
+        return cast("list[Entry]", self.page.items[self.first :])
+
+    @property
+    def places(self) -> list[int]:
+        """Their positions."""
+        place = self.place
+        return [place + start for start in self.page.starts[self.first : -1]]
+
+    def node_at(self, place: int) -> Node:
+        """The node at the position of a name, which is none of a link group."""
+        entry = _entry(self.page, self.page.index_at(place - self.place))
+        return Node(place, place, entry.name, entry)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,17 +118,23 @@ class SnapshotTree:
 
     def children(self, source: BlobSource, directory: Node, *, after: int = 0) -> Iterator[Node]:
         """The children of `directory` in order, from the first whose `place - directory.position` is above `after`."""
+        for leaf in self.leaves(source, directory, after=after):
+            yield from self.nodes(source, leaf)
+
+    def leaves(self, source: BlobSource, directory: Node, *, after: int = 0) -> Iterator[Leaf]:
+        """The same, page by page; the first one may have no such entry."""
         if directory.entry.page is not None:
             below = directory.position + 1
-            for base, leaf, first in _leaves(source, _checked_top(source, directory), after):
-                place = below + base
-                for start, entry in islice(
-                    zip(leaf.starts, cast("list[Entry]", leaf.items), strict=False), first, None
-                ):
-                    if entry.type == _LINK_NAME:
-                        yield self._node(source, place + start, entry)
-                    else:
-                        yield Node(place + start, place + start, entry.name, entry)
+            for base, page, first in _leaves(source, _checked_page(source, directory.entry), after):
+                yield Leaf(below + base, page, first)
+
+    def nodes(self, source: BlobSource, leaf: Leaf) -> Iterator[Node]:
+        """The nodes of a leaf."""
+        for place, entry in zip(leaf.places, leaf.entries, strict=True):
+            if entry.type == _LINK_NAME:
+                yield self._node(source, place, entry)
+            else:
+                yield Node(place, place, entry.name, entry)
 
     def record_of(self, source: BlobSource, entry: Entry) -> Entry:
         """The metadata behind an entry: itself, or for a name of a link group the group's record."""
@@ -257,13 +310,12 @@ def _find_start(source: BlobSource, ref: BlobRef, start: int, decode: Callable[[
     return base + leaf.starts[index], _entry(leaf, index)
 
 
-def _leaves(source: BlobSource, ref: BlobRef, after: int) -> Iterator[tuple[int, Page, int]]:
-    """Leaves with the positions before each, and the index of its first entry for which 1 + positions exceeds `after`.
+def _leaves(source: BlobSource, page: Page, after: int) -> Iterator[tuple[int, Page, int]]:
+    """Leaves below a page with the positions before each, and the index of the first entry that is meant.
 
-    The first leaf may have no such entry.
+    That is the first one for which 1 + positions exceeds `after`; the first leaf may have no such entry.
     """
     stack: list[tuple[int, Page, int]] = []
-    page = source.page(ref, decode_tree_page)
     base = 0
     while True:
         before = max(after - base, 0)
