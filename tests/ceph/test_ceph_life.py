@@ -143,7 +143,9 @@ def test_who_can_only_add_saves_and_can_neither_delete_nor_lose_anything(
 
     tenant.run("snapshot", "forget", "--keep-last", "1")
     assert "denie" in tenant.run("prune", code=14).err
-    admin = User(tmp_path / "admin", {**tenant.variables, **s3_server.variables})
+    key_id, secret = ceph.new_user("writer-prune")
+    pruner = replace(s3_server, key_id=key_id, secret=secret)
+    admin = User(tmp_path / "admin", {**tenant.variables, **pruner.variables})
     admin.home.mkdir()
     assert 1 == len(admin.run("prune", "--json").events[-1]["snapshots"])  # type: ignore[arg-type]
     assert "No fault was found" in tenant.run("check", "--read-data").text
