@@ -27,7 +27,7 @@ from backthen.fsmount.adapters.waiting import WAITING_MAX, WORKERS_MAX, Answer, 
 from backthen.fsmount.drivers import Driver, load_driver
 from backthen.fsmount.errors import MountRefused
 from backthen.fsmount.view import ROOT_NUMBER, Owner, View, history_view
-from backthen.repository import NotInMemory, monotonic_ns
+from backthen.repository import BlobSource, NotInMemory, monotonic_ns
 from tests.mount.sample import MANY, sample_history
 from tests.support.history import MemoryHistory
 
@@ -193,12 +193,12 @@ def test_listing_in_small_pieces_has_everything_once() -> None:
     assert len(names) == len(set(names)) == MANY + 2
 
 
-def _listed(view: View, adapter: Adapter, number: int) -> list[tuple[int, bytes]]:
+def _listed(source: BlobSource, adapter: Adapter, number: int) -> list[tuple[int, bytes]]:
     """List a directory; numbers and names."""
-    (handle,) = struct.unpack_from("=Q", adapter.answer(view.near, Opcode.OPENDIR, number, bytes(8)))
+    (handle,) = struct.unpack_from("=Q", adapter.answer(source, Opcode.OPENDIR, number, bytes(8)))
     found, after = [], 0
     while payload := adapter.answer(
-        view.near, Opcode.READDIRPLUS, number, struct.pack("=QQI20x", handle, after, 32 << 10)
+        source, Opcode.READDIRPLUS, number, struct.pack("=QQI20x", handle, after, 32 << 10)
     ):
         at = 0
         while at < len(payload):
@@ -208,13 +208,15 @@ def _listed(view: View, adapter: Adapter, number: int) -> list[tuple[int, bytes]
     return found
 
 
-def test_folders_that_were_made_ready_are_listed_as_if_they_were_not() -> None:
+@pytest.mark.parametrize("kind", ["near", "source"])
+def test_folders_that_were_made_ready_are_listed_as_if_they_were_not(kind: str) -> None:
     view, _ = _view()
+    source = view.near if kind == "near" else view.source
     top = _find(view, view.target(view.source, _find(view, b"latest")))
     plain, ready = _adapter(view), _adapter(view)
-    expected = {number: _listed(view, plain, number) for number, _ in _listed(view, plain, top)[2:]}
+    expected = {number: _listed(view.near, plain, number) for number, _ in _listed(view.near, plain, top)[2:]}
 
-    folders = _listed(view, ready, top)[2:]
+    folders = _listed(source, ready, top)[2:]
     made = 0
     while ready.prepare():
         made += 1
@@ -222,7 +224,7 @@ def test_folders_that_were_made_ready_are_listed_as_if_they_were_not() -> None:
     assert made == len(folders) == len(expected)
     asked = view.activity.from_memory
     for number, _ in reversed(folders):
-        assert _listed(view, ready, number) == expected[number]
+        assert _listed(view.near, ready, number) == expected[number]
     # All that was left are the ends of the listings, and what did not fit into the first answer.
     assert view.activity.from_memory - asked < 2 * len(folders) + MANY // 100
 
@@ -232,7 +234,7 @@ def test_folder_that_was_made_ready_goes_with_its_snapshot() -> None:
     newest = history.snapshots()[-1]
     top = _find(view, view.target(view.source, _find(view, b"latest")))
     adapter = _adapter(view)
-    folders = _listed(view, adapter, top)[2:]
+    folders = _listed(view.near, adapter, top)[2:]
     while adapter.prepare():
         pass
     history.forget(newest)
@@ -248,7 +250,7 @@ def test_folder_that_was_made_ready_goes_with_its_snapshot() -> None:
 def test_bug_while_something_is_made_ready_is_logged_and_ends_nothing(caplog: pytest.LogCaptureFixture) -> None:
     view, _ = _view()
     adapter = _adapter(view)
-    _listed(view, adapter, _find(view, view.target(view.source, _find(view, b"latest"))))
+    _listed(view.near, adapter, _find(view, view.target(view.source, _find(view, b"latest"))))
     broken = Mock(side_effect=ZeroDivisionError("oh"))
     view.open_directory = broken  # type: ignore[method-assign]
 
