@@ -56,6 +56,7 @@ if TYPE_CHECKING:
         next_data,
         next_hole,
         read_file,
+        read_parts,
         read_xattrs,
     )
     from backthen.repository.history import (
@@ -114,6 +115,7 @@ _OFFERED = {
         "next_data",
         "next_hole",
         "read_file",
+        "read_parts",
         "read_xattrs",
     ),
     "history": (
@@ -253,6 +255,7 @@ __all__ = [
     "parse_time",
     "past_at",
     "read_file",
+    "read_parts",
     "read_xattrs",
     "remove_access",
     "repository_statistics",
