@@ -83,6 +83,17 @@ def test_two_writers_at_once_and_all_is_read_back(tenant: User, tmp_path: Path) 
         shutil.rmtree(target)
     assert "No fault was found" in tenant.run("check", "--read-data").text
 
+    (trees["one"] / "large").unlink()
+    with ThreadPoolExecutor(2) as pool:  # one saves while the other makes room
+        newest = pool.submit(save, "one")
+        tenant.run("snapshot", "forget", *ids.values(), later["one"])
+        pruned = pool.submit(tenant.run, "prune", "--json", "--cache-dir", str(tenant.home / "another cache"))
+        assert len(ids) + 1 == len(pruned.result().events[-1]["snapshots"])  # type: ignore[arg-type]
+        newest.result()
+    assert tenant.run("prune", "--json").events[-1]["bytes_left"]
+    assert 2 == len(tenant.run("snapshot", "list", "--json").document["snapshots"])  # type: ignore[arg-type]
+    assert "No fault was found" in tenant.run("check", "--read-data").text
+
 
 def _policy(name: str, user: str, bucket: str) -> str:
     """A policy as docs/storage.md gives it, for this user and bucket."""
@@ -129,3 +140,12 @@ def test_who_can_only_add_saves_and_can_neither_delete_nor_lose_anything(
     tenant.run("check", "--read-data", code=13)
     thief.copy_object(Bucket=bucket, Key=key, CopySource={"Bucket": bucket, "Key": key, "VersionId": version})
     tenant.run("check", "--read-data")
+
+    tenant.run("snapshot", "forget", "--keep-last", "1")
+    assert "denie" in tenant.run("prune", code=14).err
+    key_id, secret = ceph.new_user("writer-prune")
+    pruner = replace(s3_server, key_id=key_id, secret=secret)
+    admin = User(tmp_path / "admin", {**tenant.variables, **pruner.variables})
+    admin.home.mkdir()
+    assert 1 == len(admin.run("prune", "--json").events[-1]["snapshots"])  # type: ignore[arg-type]
+    assert "No fault was found" in tenant.run("check", "--read-data").text

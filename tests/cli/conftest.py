@@ -85,10 +85,14 @@ class User:
         return done
 
     @property
+    def packs(self) -> dict[str, Path]:
+        """All packs by their names."""
+        return {path.name: path for path in (self.home / "repository" / "packs").rglob("*") if path.is_file()}
+
+    @property
     def data_packs(self) -> dict[str, int]:
         """Names and lengths of the packs that hold contents of files (FORMAT.md, section 5)."""
-        packs = [path for path in (self.home / "repository" / "packs").rglob("*") if path.is_file()]
-        return {path.name: path.stat().st_size for path in packs if path.read_bytes()[5] == 1}
+        return {name: path.stat().st_size for name, path in self.packs.items() if path.read_bytes()[5] == 1}
 
     def snapshot(self, *arguments: str) -> str:
         """Make a snapshot; its id."""

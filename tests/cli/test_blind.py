@@ -52,7 +52,7 @@ class Left:
 
 @pytest.fixture(scope="module")
 def left() -> Iterator[Left]:
-    """What is left by two snapshots, a mount, a restore and a change of the password."""
+    """What is left by two snapshots, a mount, a restore, a change of the password, a forget and a prune."""
     if os.geteuid() != 0 and not os.access("/dev/fuse", os.R_OK | os.W_OK):
         pytest.skip("this user cannot open /dev/fuse")
     with role("user") as owner:
@@ -74,6 +74,8 @@ def left() -> Iterator[Left]:
             unread = owner.python("-c", "import sys; open(sys.argv[1])", past / f"latest{tree}" / NAMES[3])
             assert b"Input/output error" in unread.stderr
             user.run("restore", f"latest:{tree}", "--target", str(owner.folder / "restored"), code=3)
+            user.run("snapshot", "forget", "--keep-last", "1")
+            user.run("prune")
             recovery_key = user.run("key", "recovery-key").text
             user.run("key", "change-password", "--new-password-file", str(home / "new"))
         finally:

@@ -13,15 +13,20 @@ from pathlib import Path
 import pytest
 
 from backthen.repository import (
+    CheckRequest,
     Client,
     Folders,
+    Repository,
     RollbackError,
     Silent,
     SnapshotRequest,
+    check_repository,
     create_repository,
     create_snapshot,
     find_repository,
+    forget_snapshots,
     open_storage,
+    prune_repository,
     unlock,
 )
 from backthen.repository.errors import StorageError
@@ -46,8 +51,11 @@ class Scene:
     def storage(self) -> Storage:
         return open_storage(self.server.location(self.folder), self.server.access)
 
+    def repository(self) -> Repository:
+        return unlock(find_repository(self.storage(), self.folders), PASSWORD, CLIENT)
+
     def snapshot(self) -> None:
-        with unlock(find_repository(self.storage(), self.folders), PASSWORD, CLIENT) as repository:
+        with self.repository() as repository:
             create_snapshot(repository, SnapshotRequest((os.fsencode(self.tree),), "host"), Silent())
 
     def objects(self) -> dict[Path, bytes]:
@@ -136,6 +144,32 @@ def test_a_client_notices_when_the_storage_has_lost_snapshots(scene: Scene) -> N
             path.unlink()
     with pytest.raises(RollbackError, match="it has lost log/"):
         scene.snapshot()
+
+
+def test_room_is_made_from_elsewhere(scene: Scene, tmp_path: Path) -> None:
+    scene.snapshot()
+    (scene.tree / "file").write_bytes(b"changed")
+    scene.snapshot()
+    with scene.repository() as repository:
+        first, second = repository.snapshots()
+        forget_snapshots(repository, [first.id], Silent())
+        before = scene.objects()
+        with pytest.raises(StorageError, match="denies permission"):
+            prune_repository(repository, Silent(), dry_run=False)
+    assert before.items() <= scene.objects().items()
+
+    elsewhere = Folders(cache=tmp_path / "other cache", state=tmp_path / "other state")
+    with unlock(find_repository(open_storage(str(scene.folder)), elsewhere), PASSWORD, CLIENT) as repository:
+        report = prune_repository(repository, Silent(), dry_run=False)
+    assert [first.id] == list(report.forgotten)
+    assert len(scene.objects()) < len(before)
+    owner = scene.folder.stat()
+    for path in scene.objects():
+        os.chown(path, owner.st_uid, owner.st_gid)  # as if that user had pruned on the server
+    scene.snapshot()
+    with scene.repository() as repository:
+        assert second.id in {info.id for info in repository.snapshots()}
+        assert [] == check_repository(repository, CheckRequest(read_data_percent=100), Silent()).findings
 
 
 def test_deleting_says_that_it_is_refused(scene: Scene) -> None:

@@ -23,36 +23,12 @@ from tests.cli.conftest import User, program, settle
 from tests.support.damage_scene import Contents, contents_of
 from tests.support.killing import Moment, kill_at, moments, sample
 from tests.support.prepared_program import PreparedProgram
+from tests.support.victims import copy_of, restored, shown_ids, stored_bytes
 
 MIB = 1 << 20
 SNAPSHOT_KILLS = 22
 INIT_KILLS = 5
 PASSWORD_KILLS = 5
-
-
-def _ids(prepared: PreparedProgram, user: User) -> list[str]:
-    snapshots = prepared.run(user, "snapshot", "list", "--json").document["snapshots"]
-    assert isinstance(snapshots, list)
-    return [snapshot["id"] for snapshot in snapshots]
-
-
-def _restored(prepared: PreparedProgram, user: User, id_: str, tree: Path) -> Contents:
-    target = user.home / "target"
-    prepared.run(user, "restore", id_, "--target", str(target))
-    found = contents_of(target / str(tree).lstrip("/"))
-    shutil.rmtree(target)
-    return found
-
-
-def _stored_bytes(user: User) -> int:
-    return sum(path.stat().st_size for path in (user.home / "repository").rglob("*") if path.is_file())
-
-
-def _copy(user: User, place: Path) -> User:
-    """The same user in another home, with all that is there."""
-    shutil.copytree(user.home, place)
-    variables = {name: value.replace(str(user.home), str(place)) for name, value in user.variables.items()}
-    return User(place, variables)
 
 
 def _with_first_snapshot(user: User, tree: Path) -> tuple[str, Contents]:
@@ -72,25 +48,25 @@ def test_a_snapshot_killed_anywhere_harms_nothing_and_the_next_one_goes_on(
 ) -> None:
     first, contents = _with_first_snapshot(user, tree)
     command = ("snapshot", "create", "-q", str(tree))
-    undisturbed = _copy(user, tmp_path / "undisturbed")
+    undisturbed = copy_of(user, tmp_path / "undisturbed")
     found = moments(undisturbed, tmp_path / "log", [undisturbed.home], *command)
-    bytes_max = _stored_bytes(undisturbed) + 16_384  # a few roots, index objects and pages more
+    bytes_max = stored_bytes(undisturbed) + 16_384  # a few roots, index objects and pages more
     assert len(found) > 2 * SNAPSHOT_KILLS
     kills, logged = 0, 0
     for number, moment in enumerate(_with_commits(found)):
-        victim = _copy(user, tmp_path / f"victim {number}")
+        victim = copy_of(user, tmp_path / f"victim {number}")
         kills += kill_at(victim, moment, *command)
-        shown = _ids(prepared, victim)
+        shown = shown_ids(prepared, victim)
         logged += len(shown) - 1
         assert shown[0] == first and len(shown) <= 2, moment
-        assert contents == _restored(prepared, victim, first, tree)
-        assert [contents_of(tree)] * (len(shown) - 1) == [_restored(prepared, victim, id_, tree) for id_ in shown[1:]]
+        assert contents == restored(prepared, victim, first, tree)
+        assert [contents_of(tree)] * (len(shown) - 1) == [restored(prepared, victim, id_, tree) for id_ in shown[1:]]
         prepared.run(victim, "check", "--read-data")
         prepared.run(victim, *command)
-        assert contents_of(tree) == _restored(prepared, victim, _ids(prepared, victim)[-1], tree)
+        assert contents_of(tree) == restored(prepared, victim, shown_ids(prepared, victim)[-1], tree)
         prepared.run(victim, "check", "--read-data")
         assert [] == list((victim.home / "repository" / "tmp").iterdir()), f"left after {moment}"
-        assert _stored_bytes(victim) <= bytes_max, f"stored twice after {moment}"
+        assert stored_bytes(victim) <= bytes_max, f"stored twice after {moment}"
         shutil.rmtree(victim.home)
     assert kills > SNAPSHOT_KILLS * 2 // 3, "most kills must come before the end"
     assert 0 < logged < kills / 2, "the kills fell only on one side of the log entry"
@@ -111,9 +87,9 @@ def test_packs_of_a_killed_snapshot_are_not_stored_again(tmp_path: Path, prepare
         (tree / str(number)).write_bytes(random.Random(number).randbytes(25 * MIB))
     kills: list[tuple[str, int]] = [("linkat", 3), ("linkat", 5)]
     for call, number in kills:
-        victim = _copy(user, tmp_path / f"victim {number}")
+        victim = copy_of(user, tmp_path / f"victim {number}")
         assert kill_at(victim, Moment(call, number, False, True, ""), "snapshot", "create", str(tree))
-        assert [] == _ids(prepared, victim)
+        assert [] == shown_ids(prepared, victim)
         before = _stored_packs(victim)
         assert len(before) == min(number - 1, 4)
         done = prepared.run(victim, "snapshot", "create", "--json", str(tree))
@@ -121,10 +97,10 @@ def test_packs_of_a_killed_snapshot_are_not_stored_again(tmp_path: Path, prepare
         assert isinstance(added, int)
         assert before.keys() <= _stored_packs(victim).keys()
         assert sum(before.values()) + added < 102 * MIB
-        assert _stored_bytes(victim) < 102 * MIB
+        assert stored_bytes(victim) < 102 * MIB
         prepared.run(victim, "check", "--read-data")
         if number == 3:
-            assert contents_of(tree) == _restored(prepared, victim, "latest", tree)
+            assert contents_of(tree) == restored(prepared, victim, "latest", tree)
         shutil.rmtree(victim.home)
 
 
@@ -231,7 +207,7 @@ def test_init_killed_anywhere_leaves_none_or_one_that_works(
 
 def _prospective(newcomer: User, home: Path) -> User:
     """Somebody in a home of his own who is about to make a repository."""
-    user = _copy(newcomer, home)
+    user = copy_of(newcomer, home)
     settle(user)
     return user
 
@@ -242,11 +218,11 @@ def test_a_password_change_killed_anywhere_leaves_a_way_in(
     new = user.home / "new password"
     new.write_text("a new password\n")
     command = ("key", "change-password", "--new-password-file", str(new))
-    undisturbed = _copy(user, tmp_path / "undisturbed")
+    undisturbed = copy_of(user, tmp_path / "undisturbed")
     found = moments(undisturbed, tmp_path / "log", [undisturbed.home / "repository"], *command)
     opened = set()
     for number, moment in enumerate(sample(found, PASSWORD_KILLS)):
-        victim = _copy(user, tmp_path / f"victim {number}")
+        victim = copy_of(user, tmp_path / f"victim {number}")
         assert kill_at(victim, moment, *command)
         ways = (victim.variables["BACKTHEN_PASSWORD_FILE"], str(new))
         codes = [
@@ -315,7 +291,7 @@ def test_interrupted_by_the_user_it_says_so_and_the_next_one_goes_on(
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130, (out, err)
     assert b"Traceback" not in err
-    assert [] == _ids(prepared, user)
+    assert [] == shown_ids(prepared, user)
     summary = json.loads(prepared.run(user, "snapshot", "create", "--json", str(tree)).out.splitlines()[-1])
     assert summary["bytes_added"] < 45 * MIB
     assert [] == list((user.home / "repository" / "tmp").iterdir())

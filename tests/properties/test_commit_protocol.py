@@ -1,23 +1,21 @@
 """The commit code against prunes, forgets and other writers, under random schedules with pauses and kills.
 
-That a loss can be seen at all is shown by writers whose storage lies to them.
+That a loss can be seen at all is shown by writers and pruners whose storage lies to them.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
+from typing import ClassVar
 
 import pytest
 from typing_extensions import Buffer
 
 from backthen.repository.storage import StoredObject
-from tests.support.commit_world import (
-    Loss,
-    SteppingStorage,
-    run_schedule,
-)
+from tests.support.commit_world import Loss, run_schedule
 from tests.support.memory_storage import MemoryStorage
+from tests.support.scheduling import SteppingStorage
 
 SCHEDULES = 1500
 SCHEDULES_WEAKENED_MAX = 1500
@@ -91,6 +89,50 @@ class TrustingLostParents(SteppingStorage):
         return iter(list(self._seen.values()))
 
 
+class EarlyListing(SteppingStorage):
+    """Shows of one folder what was there at first, as to a prune that looks at it before it looks at the marks."""
+
+    early: ClassVar[str]
+
+    def __init__(self, storage: MemoryStorage, wait: Callable[[], None]) -> None:
+        super().__init__(storage, wait)
+        self._seen = list(storage.list(self.early))
+
+    def list(self, folder: str) -> Iterator[StoredObject]:
+        """See `Storage.list`."""
+        return iter(self._seen) if folder == self.early else super().list(folder)
+
+
+class EarlyLog(EarlyListing):
+    """Does not show what was logged since."""
+
+    early = "log"
+
+
+class EarlyRoots(EarlyListing):
+    """Does not show new roots."""
+
+    early = "roots"
+
+
+class OwnMarksOnly(SteppingStorage):
+    """Shows no marks of others, so that what they condemned counts as there to stay."""
+
+    def __init__(self, storage: MemoryStorage, wait: Callable[[], None]) -> None:
+        super().__init__(storage, wait)
+        self._own: set[str] = set()
+
+    def put(self, name: str, data: Buffer) -> None:
+        """See `Storage.put`."""
+        super().put(name, data)
+        self._own.add(name)
+
+    def list(self, folder: str) -> Iterator[StoredObject]:
+        """See `Storage.list`."""
+        found = super().list(folder)
+        return found if folder != "marks" else (stored for stored in found if stored.name in self._own)
+
+
 def test_nothing_reported_is_ever_lost() -> None:
     events: Counter[str] = Counter()
     for seed in range(SCHEDULES):
@@ -104,6 +146,13 @@ def test_a_weaker_look_loses_something(kind: type[SteppingStorage]) -> None:
     with pytest.raises(Loss):
         for seed in range(SCHEDULES_WEAKENED_MAX):
             run_schedule(seed, kind)
+
+
+@pytest.mark.parametrize("kind", [EarlyLog, EarlyRoots, OwnMarksOnly])
+def test_a_prune_that_looks_worse_loses_something(kind: type[SteppingStorage]) -> None:
+    with pytest.raises(Loss):
+        for seed in range(SCHEDULES_WEAKENED_MAX):
+            run_schedule(seed, pruning=kind)
 
 
 def test_a_schedule_follows_from_its_seed() -> None:

@@ -1,5 +1,7 @@
 """Runs a command and prints its wall time, processor time and peak anonymous memory (mapped files do not count).
 
+Both are of all its processes; what they share counts once.
+
 python -m tests.support.peak COMMAND [ARGUMENT ...]
 """
 
@@ -42,17 +44,27 @@ def measure(
             process.returncode = os.waitstatus_to_exitcode(status)
             cpu = usage.ru_utime + usage.ru_stime
             return Usage(time.perf_counter() - begun, cpu, peak, process.returncode)
-        peak = max(peak, anonymous_bytes(process.pid))
+        peak = max(peak, sum(map(anonymous_bytes, _family(process.pid))))
         time.sleep(_INTERVAL_S)
 
 
 def anonymous_bytes(pid: int) -> int:
-    """Anonymous memory of a process now, in bytes; 0 when it is gone."""
+    """Anonymous memory of a process now in bytes, and its share of what others have, too; 0 when it is gone."""
     try:
-        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
     except OSError:
         return 0
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon")), 0)
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss_Anon")), 0)
+
+
+def _family(pid: int) -> list[int]:
+    """A process and all that it started, as far as they run."""
+    try:
+        threads = list(Path(f"/proc/{pid}/task").iterdir())
+        children = [int(child) for thread in threads for child in (thread / "children").read_text().split()]
+    except OSError:
+        return [pid]
+    return [pid, *(member for child in children for member in _family(child))]
 
 
 def main() -> int:

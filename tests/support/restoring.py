@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import msgspec
+import pytest
 
 from backthen.repository.content import SnapshotTree
 from backthen.repository.model.entry import Extent
+from backthen.repository.objects import BlobSource
 from backthen.repository.progress import Silent
-from backthen.repository.restore import RestoreReport, RestoreRequest, restore_tree
+from backthen.repository.restore import RestoreReport, RestoreRequest, restore_tree, restoring
+from backthen.repository.restore.sharing import Forks
 from tests.support.comparison import Aspects, differences
 from tests.support.memory import MemoryBlobs, MemorySaver
 
@@ -36,6 +40,19 @@ class Listener(Silent):
         self.problems.append((path, message))
 
 
+class MemoryForks:
+    """Lets other processes read what is in memory when they are forked."""
+
+    def __init__(self, blobs: MemoryBlobs) -> None:
+        self._blobs = blobs
+
+    def forking(self) -> AbstractContextManager[bool]:
+        return nullcontext(True)
+
+    def forked_source(self) -> BlobSource:
+        return self._blobs
+
+
 class Work:
     """A folder to save, a folder to restore to, and the snapshot between them."""
 
@@ -46,6 +63,12 @@ class Work:
         self.saver = MemorySaver(folder / "spill")
         self.listener = Listener()
         self.tree: SnapshotTree | None = None
+        self.forks: Forks | None = None
+
+    def share(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Have other processes make files, however few there are."""
+        self.forks = MemoryForks(self.blobs)
+        monkeypatch.setattr(restoring, "_SHARED_NAMES_MIN", 0)
 
     @property
     def blobs(self) -> MemoryBlobs:
@@ -61,7 +84,7 @@ class Work:
         self.listener = Listener()
         request = msgspec.convert({"target": self.target, **options}, RestoreRequest)
         node_path = os.fsencode(self.source if path is None else path)
-        report = restore_tree(self.blobs, self.tree, node_path, request, self.listener)
+        report = restore_tree(self.blobs, self.tree, node_path, request, self.listener, forks=self.forks)
         assert report.problems == len(self.listener.problems)
         return report
 

@@ -11,10 +11,11 @@ import pytest
 
 from backthen.cli.commands.check import parse_percent
 from backthen.cli.commands.mount import log_path
-from backthen.cli.commands.snapshot import check_text, short_length
+from backthen.cli.commands.snapshot import check_text
 from backthen.cli.failures import RequestError, UsageFailure
 from backthen.cli.paths import absolute_source, local_folder
 from backthen.cli.selection import Reference, parse_reference, parse_selector
+from backthen.cli.snapshot_table import short_length
 from backthen.repository import AtTime, IdPrefix, Latest, SnapshotInfo
 
 NOW = 1_795_000_000 * 10**9

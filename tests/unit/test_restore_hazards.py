@@ -15,6 +15,7 @@ import pytest
 from backthen.repository.errors import TargetError
 from backthen.repository.model.entry import Entry, EntryType
 from backthen.repository.restore import RestoreReport
+from backthen.repository.restore.sharing import FOLDERS_LEFT_MAX
 from tests.support.comparison import Aspects, differences
 from tests.support.memory import directory_of, snapshot_tree, with_extents
 from tests.support.restoring import Work, chunk, fill
@@ -24,9 +25,12 @@ _IS_ROOT = os.geteuid() == 0
 needs_root = pytest.mark.skipif(not _IS_ROOT, reason="owners and devices need root")
 
 
-@pytest.fixture
-def work(tmp_path: Path) -> Work:
-    return Work(tmp_path)
+@pytest.fixture(params=["alone", "shared"])
+def work(tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Work:
+    work = Work(tmp_path)
+    if request.param == "shared":
+        work.share(monkeypatch)
+    return work
 
 
 def test_links_in_the_way_are_replaced_and_never_followed(work: Work, tmp_path: Path) -> None:
@@ -96,7 +100,8 @@ def test_ten_thousand_levels_are_restored_with_few_descriptors(work: Work) -> No
         entry = directory_of(blobs, b"d", [entry, Entry(b"e", EntryType.FIFO, 0o600)], mode=0o500)
     work.tree = snapshot_tree(directory_of(blobs, b"", [entry]))
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 80, hard))
+    room = 80 if work.forks is None else 80 + FOLDERS_LEFT_MAX
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + room, hard))
     try:
         report = work.restore("")
     finally:

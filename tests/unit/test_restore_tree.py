@@ -23,9 +23,12 @@ _IS_ROOT = os.geteuid() == 0
 needs_root = pytest.mark.skipif(not _IS_ROOT, reason="owners and devices need root")
 
 
-@pytest.fixture
-def work(tmp_path: Path) -> Work:
-    return Work(tmp_path)
+@pytest.fixture(params=["alone", "shared"])
+def work(tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Work:
+    work = Work(tmp_path)
+    if request.param == "shared":
+        work.share(monkeypatch)
+    return work
 
 
 def test_a_tree_with_one_of_everything_comes_back_the_same(work: Work) -> None:

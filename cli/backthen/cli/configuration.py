@@ -6,7 +6,6 @@ Nothing secret is in it: a password may be named by file or by command only.
 from __future__ import annotations
 
 import json
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,6 +52,8 @@ def read_configuration(path: Path) -> Configuration:
     text = _read(path)
     if text is None:
         return Configuration(path)
+    import tomllib
+
     try:
         values = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:

@@ -20,6 +20,7 @@ _COMMANDS: Mapping[str, str] = {
     "umount": "umount:umount",
     "restore": "restore:restore",
     "check": "check:check",
+    "prune": "prune:prune",
     "key": "key:key",
     "stats": "stats:stats",
     "cache": "cache:cache",

@@ -32,6 +32,9 @@ _PHASES: Mapping[str, tuple[str, str]] = {
     "index": ("Checking the index", "pack"),
     "snapshots": ("Checking snapshots", "file"),
     "data": ("Reading data", "pack"),
+    "forget": ("Forgetting", "snapshot"),
+    "find": ("Finding what is needed", "file"),
+    "move": ("Storing anew", "pack"),
 }
 
 

@@ -18,12 +18,13 @@ if TYPE_CHECKING:
     from backthen.repository import Client, Folders, LockedRepository, Repository, Unlocking
 
 
-def open_repository(settings: Settings, *needed: str) -> Repository:
+def open_repository(settings: Settings, *needed: str, for_snapshot: bool = False) -> Repository:
     """Find and unlock the repository; to be used as a context manager.
 
     Args:
         settings: say where it is and how to open it.
         needed: names of `backthen.repository` that are used next; they are imported while the keys are derived.
+        for_snapshot: a snapshot is to be made, see `LockedRepository.begin_unlock`.
 
     Raises:
         RepositoryNotFound: there is none at the location.
@@ -34,7 +35,7 @@ def open_repository(settings: Settings, *needed: str) -> Repository:
     start_logging(settings)
     locked = find_locked(settings)
     password = read_password(settings.password, password_prompt(settings))
-    return unlock(locked, settings, password, *needed, tries=TRIES_MAX)
+    return unlock(locked, settings, password, *needed, tries=TRIES_MAX, for_snapshot=for_snapshot)
 
 
 def find_locked(settings: Settings, *, retry_for_s: float | None = None) -> LockedRepository:
@@ -59,10 +60,17 @@ def find_locked(settings: Settings, *, retry_for_s: float | None = None) -> Lock
         raise RepositoryNotFound(str(error), hint=hint) from error
 
 
-def unlock(locked: LockedRepository, settings: Settings, password: bytes, *needed: str, tries: int) -> Repository:
+def unlock(
+    locked: LockedRepository,
+    settings: Settings,
+    password: bytes,
+    *needed: str,
+    tries: int,
+    for_snapshot: bool = False,
+) -> Repository:
     """Unlock with `password`; where it is wrong, one that was typed may be typed again until `tries` are used up.
 
-    What is `needed` is as for `open_repository`.
+    What is `needed` and `for_snapshot` are as for `open_repository`.
 
     Raises:
         WrongPassword: the password does not open it.
@@ -72,14 +80,16 @@ def unlock(locked: LockedRepository, settings: Settings, password: bytes, *neede
 
     for _ in range(tries - 1 if isinstance(settings.password, Terminal) else 0):
         try:
-            return _unlock_once(locked, settings, password, needed)
+            return _unlock_once(locked, settings, password, needed, for_snapshot)
         except WrongPassword:
             warn("wrong password, try again")
             password = read_password(settings.password, password_prompt(settings))
-    return _unlock_once(locked, settings, password, needed)
+    return _unlock_once(locked, settings, password, needed, for_snapshot)
 
 
-def _unlock_once(locked: LockedRepository, settings: Settings, password: bytes, needed: Iterable[str]) -> Repository:
+def _unlock_once(
+    locked: LockedRepository, settings: Settings, password: bytes, needed: Iterable[str], for_snapshot: bool
+) -> Repository:
     import logging
 
     from backthen.cli.allocation import reuse_freed_memory
@@ -87,7 +97,7 @@ def _unlock_once(locked: LockedRepository, settings: Settings, password: bytes, 
 
     reuse_freed_memory()
     try:
-        unlocking = locked.begin_unlock(password)
+        unlocking = locked.begin_unlock(password, for_snapshot=for_snapshot)
     except InvalidRequest as error:  # A recovery key that is mistyped.
         raise WrongPassword(str(error), hint=error.hint) from error
     repository = _finish_unlock(unlocking, needed)

@@ -23,6 +23,10 @@ class InvalidRequest(RepositoryError):
     """What was asked for makes no sense: an unknown snapshot, a bad pattern, a path that is not there."""
 
 
+class InvalidAccess(InvalidRequest):
+    """What this machine reaches the storage with is missing or makes no sense: credentials, an SSH configuration."""
+
+
 class SnapshotNotFound(InvalidRequest):
     """No snapshot answers to the given text."""
 
@@ -73,6 +77,10 @@ class ObjectMissing(StorageError):
 
 class CacheError(RepositoryError):
     """The cache or state folder cannot be used."""
+
+
+class ProcessLost(RepositoryError):
+    """A process that did part of the work was ended from outside."""
 
 
 class DamageError(RepositoryError):

@@ -26,7 +26,8 @@ from backthen.repository.ids import RepositoryId
 from backthen.repository.index import LocalIndex
 from backthen.repository.locked import CHUNKER, Folders, LockedRepository, Unlocking, read_config
 from backthen.repository.model.records import Configuration, SlotNote
-from backthen.repository.objects import BlobReader, CacheUse, refresh_index, remove_abandoned_packs
+from backthen.repository.objects import BlobReader, BlobSource, CacheUse, refresh_index, remove_abandoned_packs
+from backthen.repository.processes import can_fork
 from backthen.repository.slots import OpenedSlot, put_slot, remove_foreign_slots
 from backthen.repository.source import tag_cache
 from backthen.repository.storage import (
@@ -43,6 +44,7 @@ INDEX_FOLDER = "index"
 OBJECTS_FOLDER = "objects"
 """Where in a repository's cache folder the local index is, and the objects that were fetched."""
 
+_FORKED_CACHE_BYTES = 16 * fmt.MIB
 _log = logging.getLogger(__name__)
 
 
@@ -98,6 +100,7 @@ class Repository:
         self.blobs.close()
         self.index.close()
         self.storage.close()
+        self._observed.end()
 
     @contextmanager
     def reading_anew(self) -> Iterator[Repository]:
@@ -115,6 +118,33 @@ class Repository:
         finally:
             anew.blobs.close()
             anew.storage.close()
+
+    @contextmanager
+    def forking(self) -> Iterator[bool]:
+        """Let go of what does not survive a fork, threads and the index; whether this process may fork meanwhile.
+
+        Raises:
+            CacheError: the cache folder cannot be used any more.
+        """
+        self.blobs.rest()
+        if not can_fork():
+            yield False
+            return
+        self.index.close()
+        try:
+            yield True
+        finally:
+            self.index.reopen()
+
+    def forked_source(self) -> BlobSource:
+        """The blobs for a process that was forked: with little memory, and without threads.
+
+        Raises:
+            CacheError: the cache folder cannot be used.
+        """
+        self.index.reopen()
+        self.blobs.be_modest(_FORKED_CACHE_BYTES)
+        return self.blobs.source
 
     @property
     def id(self) -> RepositoryId:
@@ -272,10 +302,10 @@ def finish_unlock(unlocking: Unlocking, client: Client) -> Repository:
     return Repository(unlocking.storage, unlocking.header, unlocking.opened(), unlocking.folders, client)
 
 
-def unlock(locked: LockedRepository, password: bytes, client: Client) -> Repository:
+def unlock(locked: LockedRepository, password: bytes, client: Client, *, for_snapshot: bool = False) -> Repository:
     """Open a repository in one go.
 
     Raises:
         As `LockedRepository.begin_unlock` and `finish_unlock`.
     """
-    return finish_unlock(locked.begin_unlock(password), client)
+    return finish_unlock(locked.begin_unlock(password, for_snapshot=for_snapshot), client)

@@ -71,7 +71,14 @@ def restore(
             verify=verify,
         )
         info = find_snapshot(repository, narrowing, wanted.snapshot)
-        report = restore_tree(repository.blobs.source, repository.tree(info), wanted.path or b"", request, listener)
+        report = restore_tree(
+            repository.blobs.source,
+            repository.tree(info),
+            wanted.path or b"",
+            request,
+            listener,
+            forks=repository,
+        )
     if settings.json:
         fields = {"id": info.id.hex(), "dry_run": dry_run, **_report_document(report)}
         print_event("summary", {**fields, "problems": listener.problems, "seconds": monotonic_s() - begin})

@@ -1,4 +1,4 @@
-"""`backthen snapshot`: make, list and describe snapshots."""
+"""`backthen snapshot`: make, list and describe snapshots; to forget them has a module of its own."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from backthen.cli.commands.forget import forget
 from backthen.cli.counting import counted
 from backthen.cli.documents import print_document, print_event, snapshot_document, statistics_document
 from backthen.cli.failures import ExitCode, RequestError, UsageFailure
@@ -20,10 +21,11 @@ from backthen.cli.quantities import count_text, duration_text, local_time, rfc33
 from backthen.cli.selection import Narrowing, find_snapshot, find_snapshots, narrowing_options
 from backthen.cli.session import host_name, open_repository
 from backthen.cli.settings import Settings
-from backthen.cli.tables import facts_lines, table_lines
+from backthen.cli.snapshot_table import SHORT_ID, snapshot_lines
+from backthen.cli.tables import facts_lines
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable
 
     from backthen.repository import (
         Compression,
@@ -35,14 +37,16 @@ if TYPE_CHECKING:
         Statistics,
     )
 
-SHORT_ID = 8
 _NS = 1_000_000_000
 
 
 @click.group()
 @global_options()
 def snapshot() -> None:
-    """Make, list and describe snapshots."""
+    """Make, list, describe and forget snapshots."""
+
+
+snapshot.add_command(forget)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +121,7 @@ def create(
     patterns = _patterns(exclusions)
     with reporter(settings) as listener:
         sources = existing_sources(paths, listener)
-        with open_repository(settings, "create_snapshot") as repository:
+        with open_repository(settings, "create_snapshot", for_snapshot=True) as repository:
             from backthen.repository import SnapshotRequest, count_source, create_snapshot
 
             if repository.cached is not None:
@@ -151,7 +155,7 @@ def list_(narrowing: Narrowing) -> ExitCode:
     if settings.json:
         print_document({"snapshots": [snapshot_document(info) for info in infos]})
         return code
-    for line in _list_lines(infos):
+    for line in snapshot_lines(infos):
         print(line)
     if not settings.quiet:
         print(count_text(len(infos), "snapshot"))
@@ -277,32 +281,6 @@ def _tell_created(settings: Settings, report: SnapshotReport, *, problems: int, 
 def _kinds(statistics: Statistics) -> str:
     new, changed, unchanged = statistics.files_new, statistics.files_changed, statistics.files_unchanged
     return f"{new:,} new, {changed:,} changed, {unchanged:,} unchanged"
-
-
-def _list_lines(infos: Sequence[SnapshotInfo]) -> list[str]:
-    if not infos:
-        return []
-    digits = short_length([info.id.hex() for info in infos])
-    rows = [
-        (
-            info.id.hex()[:digits],
-            local_time(info.root.started_ns),
-            shown_text(info.root.host),
-            size_text(info.root.top.size),
-            " ".join(shown_text(tag) for tag in info.tags),
-            ", ".join(shown_name(path) for path in info.root.paths),
-        )
-        for info in infos
-    ]
-    return table_lines(("ID", "Time", "Host", "Size", "Tags", "Paths"), rows, right=(3,))
-
-
-def short_length(ids: Sequence[str]) -> int:
-    """How many digits tell all these ids apart, at least eight."""
-    digits = SHORT_ID
-    while digits < len(ids[0]) and len({id_[:digits] for id_ in ids}) < len(set(ids)):
-        digits += 1
-    return digits
 
 
 def _facts(info: SnapshotInfo) -> list[tuple[str, str]]:

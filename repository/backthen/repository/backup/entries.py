@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 
 import msgspec
 
@@ -58,11 +59,23 @@ class EntryMaker:
             return self._link_name(item, parents)
         return self._inode(item, parents)
 
-    def directory(self, event: EnterDirectory) -> Entry:
-        """The entry of a directory, before anything is in it."""
+    def directory(self, event: EnterDirectory, old: Entry | None) -> Entry:
+        """The entry of a directory whose contents are still to come; a parent that vouches for it has it as `old`."""
         self._tally.directories += 1
-        found = self._xattrs(event.path, read_xattrs(event.directory.xattr_source))
-        return make_entry(event.name, event.status, self._owners, xattrs=found[0], xattr_blob=found[1])
+        read, status = read_xattrs(event.directory.xattr_source), event.status
+        if (
+            old is not None
+            and old.ctime_ns == status.st_ctime_ns
+            and old.mtime_ns == status.st_mtime_ns
+            and old.mode == stat.S_IMODE(status.st_mode)
+            and (old.uid, old.gid) == (status.st_uid, status.st_gid)
+            and (old.xattrs, "") == read
+            and old.xattr_blob is None
+            and not old.error
+        ):
+            return old
+        found = self._xattrs(event.path, read)
+        return make_entry(event.name, status, self._owners, xattrs=found[0], xattr_blob=found[1])
 
     def problem(self, problem: Problem) -> Entry:
         """The entry of a name that could not be examined or entered."""

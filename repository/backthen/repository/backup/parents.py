@@ -44,6 +44,13 @@ class Unchanged(NamedTuple):
     entries: list[Entry]
 
 
+class Place(NamedTuple):
+    """An entry of a parent's directory; so many others are before it."""
+
+    before: int
+    entry: Entry
+
+
 class _ParentDirectory:
     """One directory of a parent, asked for its names in ascending order.
 
@@ -51,7 +58,17 @@ class _ParentDirectory:
     `_pages_before` entries went before.
     """
 
-    __slots__ = ("_index", "_page", "_pages", "_pages_before", "_source", "entry", "parent", "trusted_before_ns")
+    __slots__ = (
+        "_index",
+        "_is_damaged",
+        "_page",
+        "_pages",
+        "_pages_before",
+        "_source",
+        "entry",
+        "parent",
+        "trusted_before_ns",
+    )
 
     def __init__(self, source: BlobSource, parent: Parent, entry: Entry) -> None:
         self._source = source
@@ -61,6 +78,7 @@ class _ParentDirectory:
         self._page: list[Entry] = []
         self._pages_before = 0
         self._index = 0
+        self._is_damaged = False
         self.trusted_before_ns = parent.tree.root.started_ns - _CLOCK_GRANULARITY_NS
 
     def find(self, name: bytes) -> Entry | None:
@@ -73,6 +91,16 @@ class _ParentDirectory:
         except RepositoryError as error:
             self._warn(error)
             return None
+
+    def place(self, name: bytes) -> Place | None:
+        """Where a name stands, as it stands there."""
+        entry = self._find(name)
+        return None if entry is None else Place(self._pages_before + self._index, entry)
+
+    def ends_after(self, count: int) -> bool:
+        """Whether there are so many entries and no more, all of which were found; nothing may be asked afterwards."""
+        self._index = max(self._index, count - self._pages_before)
+        return not self._has_next() and not self._is_damaged
 
     def enter(self, name: bytes) -> _ParentDirectory | None:
         entry = self._find(name)
@@ -120,6 +148,7 @@ class _ParentDirectory:
                 self._page = next(self._pages, [])
             except RepositoryError as error:
                 self._warn(error)
+                self._is_damaged = True
                 self._pages, self._page = iter(()), []
             if not self._page:
                 return False
@@ -132,7 +161,7 @@ class _ParentDirectory:
 class Parents:
     """The same directory in each of the parents, nearest first."""
 
-    __slots__ = ("_directories", "_rely", "_source")
+    __slots__ = ("_directories", "_rely", "_source", "_vouching")
 
     def __init__(
         self, source: BlobSource, directories: tuple[_ParentDirectory, ...], rely: Callable[[BlobRef], bool]
@@ -140,6 +169,7 @@ class Parents:
         self._source = source
         self._directories = directories
         self._rely = rely
+        self._vouching = next((directory for directory in directories if directory.parent.vouches), None)
 
     @classmethod
     def at_top(cls, source: BlobSource, parents: list[Parent], rely: Callable[[BlobRef], bool]) -> Parents:
@@ -149,7 +179,18 @@ class Parents:
     @property
     def vouched(self) -> Entry | None:
         """This directory in the nearest parent that vouches for all below it."""
-        return next((directory.entry for directory in self._directories if directory.parent.vouches), None)
+        directory = self._vouching
+        return None if directory is None else directory.entry
+
+    def place(self, name: bytes) -> Place | None:
+        """Where a name stands in the `vouched` directory; names are asked in ascending order."""
+        directory = self._vouching
+        return None if directory is None else directory.place(name)
+
+    def ends_after(self, count: int) -> bool:
+        """Whether the `vouched` directory has so many entries and no more; nothing may be asked afterwards."""
+        directory = self._vouching
+        return directory is not None and directory.ends_after(count)
 
     def enter(self, name: bytes) -> Parents:
         """The directory of that name; names are asked in ascending order."""

@@ -157,6 +157,7 @@ class _Attempt:
         saver = FileSaver(self._sink, cutter, self._keys.page_border, self._tally.read)
         self._maker = EntryMaker(self._sink, self._keys, saver, self._links, self._tally)
         self._builder: TreeBuilder | None = None
+        self._top: Entry | None = None
         self._checkpoint_ns = clock.monotonic_ns() + _CHECKPOINT_NS
 
     def __enter__(self) -> _Attempt:
@@ -195,8 +196,8 @@ class _Attempt:
                     self._leave(event)
                 elif type(event) is Problem:
                     self._add(self._maker.problem(event))
-        assert self._builder is not None
-        top = self._builder.finish()
+        assert self._top is not None, "the walk ends by leaving the top"
+        top = self._top
         links, link_count = write_links(self._sink, self._keys, self._links)
         self._sink.flush()
         return top, links, link_count
@@ -237,31 +238,33 @@ class _Attempt:
             else:
                 entry = self._maker.item(Item(*found[at], items.directory), parents)
                 if entry is not None:
-                    builder.add(entry)
+                    builder.add(entry, parents.place(entry.name))
                 at += 1
         self._put_due_checkpoint()
 
     def _add(self, entry: Entry) -> None:
         assert self._builder is not None, "the walk begins by entering the top"
-        self._builder.add(entry)
+        self._builder.add(entry, self._parents[-1].place(entry.name))
 
     def _enter(self, event: EnterDirectory) -> None:
-        entry = self._maker.directory(event)
         if self._builder is None:
-            source = self._plan.repository.blobs.source
-            self._builder = TreeBuilder(self._sink, self._keys, source, entry, self._parents[-1].vouched)
+            source, old = self._plan.repository.blobs.source, self._parents[-1].vouched
+            self._builder = TreeBuilder(self._sink, self._keys, source, self._maker.directory(event, old), old)
             return
-        self._parents.append(self._parents[-1].enter(event.name))
-        self._builder.enter(entry, self._parents[-1].vouched)
+        inside = self._parents[-1].enter(event.name)
+        old = inside.vouched
+        self._parents.append(inside)
+        self._builder.enter(self._maker.directory(event, old), old)
 
     def _leave(self, event: LeaveDirectory) -> None:
         assert self._builder is not None
         if event.error:
             self._tally.problem(event.directory.path or b"/", event.error)
+        entry = self._builder.leave(self._parents.pop().ends_after, event.error)
         if event.directory.parent is None:
+            self._top = entry
             return
-        self._parents.pop()
-        self._builder.leave(event.error)
+        self._add(entry)
         self._put_due_checkpoint()
 
     def _put_due_checkpoint(self) -> None:

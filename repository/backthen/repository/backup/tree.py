@@ -8,10 +8,9 @@ from itertools import islice
 import msgspec
 
 from backthen.repository.backup.file import BlobSink
-from backthen.repository.backup.parents import Unchanged
+from backthen.repository.backup.parents import Place, Unchanged
 from backthen.repository.content import entries_of
 from backthen.repository.crypto import BlobKind, RepositoryKeys
-from backthen.repository.errors import RepositoryError
 from backthen.repository.index import LinkTable
 from backthen.repository.model.entry import BlobRef, Entry
 from backthen.repository.model.page import PageWriter, Summary
@@ -27,7 +26,7 @@ class _OpenDirectory:
     first one that differs has the earlier ones encoded after all.
     """
 
-    __slots__ = ("_matched", "_new_writer", "_old", "_old_entries", "_source", "_writer", "entry")
+    __slots__ = ("_matched", "_new_writer", "_old", "_source", "_writer", "entry")
 
     def __init__(
         self, entry: Entry, old: Entry | None, source: BlobSource, new_writer: Callable[[], PageWriter]
@@ -37,34 +36,34 @@ class _OpenDirectory:
         self._source = source
         self._new_writer = new_writer
         self._matched = 0
-        self._old_entries = iter(()) if old is None else entries_of(source, old)
         self._writer = new_writer() if old is None else None
 
     def add_unchanged(self, unchanged: Unchanged) -> None:
         if self._writer is None:
-            count = len(unchanged.entries)
-            if unchanged.start == self._matched and self._skip_old(count):
-                self._matched += count
+            if unchanged.start == self._matched:
+                self._matched += len(unchanged.entries)
                 return
             self._writer = self._replayed()
         for entry in unchanged.entries:
             self._writer.add(entry, entry.name, count=1, size=entry.size)
 
-    def add(self, entry: Entry) -> None:
+    def add(self, entry: Entry, place: Place | None) -> None:
         if self._writer is None:
-            if self._next_old() == entry:
+            if place is not None and place.before == self._matched and place.entry == entry:
                 self._matched += 1
                 return
             self._writer = self._replayed()
         self._writer.add(entry, entry.name, count=1 + entry.below, size=entry.size)
 
-    def finished(self) -> Entry:
-        """The entry with all that was added below it."""
-        if self._writer is None and self._next_old() is not None:
+    def finished(self, ends_after: Callable[[int], bool]) -> Entry:
+        """The entry with all that was added below it; `ends_after` tells whether the parent's has so many entries."""
+        if self._writer is None and not ends_after(self._matched):
             self._writer = self._replayed()
         if self._writer is not None:
             return self._with(self._writer.finish())
         assert self._old is not None
+        if self.entry is self._old:
+            return self._old
         return self._with(Summary(self._old.page, self._old.below, self._old.size))
 
     def so_far(self, below: Entry | None) -> Entry:
@@ -73,20 +72,6 @@ class _OpenDirectory:
         if below is not None:
             writer.add(below, below.name, count=1 + below.below, size=below.size)
         return self._with(writer.finish())
-
-    def _next_old(self) -> Entry | None:
-        """The parent's next entry; a page of it that is damaged ends the likeness."""
-        try:
-            return next(self._old_entries, None)
-        except RepositoryError:
-            return None
-
-    def _skip_old(self, count: int) -> bool:
-        """Pass over the parent's next entries; whether they are there."""
-        try:
-            return next(islice(self._old_entries, count - 1, None), None) is not None
-        except RepositoryError:
-            return False
 
     def _replayed(self) -> PageWriter:
         writer = self._new_writer()
@@ -121,25 +106,23 @@ class TreeBuilder:
         """The entries that follow are below this directory, which the parent has as `old`, until `leave`."""
         self._stack.append(_OpenDirectory(entry, old, self._source, self._new_writer))
 
-    def add(self, entry: Entry) -> None:
-        """An entry of the current directory."""
-        self._stack[-1].add(entry)
+    def add(self, entry: Entry, place: Place | None) -> None:
+        """An entry of the current directory, and where its name stands in the parent's."""
+        self._stack[-1].add(entry, place)
 
     def add_unchanged(self, unchanged: Unchanged) -> None:
         """Entries of the current directory that are the ones of the parent it was entered with."""
         self._stack[-1].add_unchanged(unchanged)
 
-    def leave(self, error: str = "") -> None:
-        """The current directory is complete, or lacks what `error` says."""
+    def leave(self, ends_after: Callable[[int], bool], error: str = "") -> Entry:
+        """The current directory is complete, or lacks what `error` says: its entry, to be added to the one above.
+
+        `ends_after` tells whether the parent's has so many entries and no more.
+        """
         done = self._stack.pop()
         if error:
             done.entry = msgspec.structs.replace(done.entry, error=error)
-        self.add(done.finished())
-
-    def finish(self) -> Entry:
-        """The top directory, when all others are complete."""
-        (top,) = self._stack
-        return top.finished()
+        return done.finished(ends_after)
 
     def so_far(self) -> Entry:
         """The top directory as it would be if nothing more came; the builder goes on unchanged."""

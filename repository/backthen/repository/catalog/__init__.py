@@ -8,7 +8,9 @@ from backthen.repository.catalog.client import Authorship, ClientMemory, ClientS
 from backthen.repository.catalog.commit import Again, Committed
 from backthen.repository.catalog.log import Log, LoggedSnapshot
 from backthen.repository.catalog.marks import Condemned, Marks
+from backthen.repository.catalog.prune import Contents, Going, Plan, Pruner
 from backthen.repository.catalog.reading import read_record
+from backthen.repository.catalog.retention import RetentionRules, Verdict, apply_retention
 from backthen.repository.catalog.roots import SnapshotInfo, UnloggedRoot
 from backthen.repository.catalog.select import (
     AtTime,
@@ -28,16 +30,23 @@ __all__ = [
     "ClientState",
     "Committed",
     "Condemned",
+    "Contents",
+    "Going",
     "IdPrefix",
     "Latest",
     "Log",
     "LoggedSnapshot",
     "Marks",
+    "Plan",
+    "Pruner",
+    "RetentionRules",
     "Selector",
     "SnapshotInfo",
     "Survey",
     "UnloggedRoot",
+    "Verdict",
     "VolatileClient",
+    "apply_retention",
     "filter_snapshots",
     "read_record",
     "select_snapshot",

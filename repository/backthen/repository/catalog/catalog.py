@@ -11,11 +11,12 @@ from backthen.repository.catalog.client import ClientMemory
 from backthen.repository.catalog.commit import Again, Committed, Committer
 from backthen.repository.catalog.log import Log, LoggedSnapshot
 from backthen.repository.catalog.marks import Condemned, Marks
-from backthen.repository.catalog.roots import Roots, SnapshotInfo, UnloggedRoot, put_root
+from backthen.repository.catalog.prune import Contents, Pruner
+from backthen.repository.catalog.roots import SHORT_BYTES, Roots, SnapshotInfo, UnloggedRoot, put_root
 from backthen.repository.crypto import RepositoryKeys
 from backthen.repository.errors import DamageError, MissingError
 from backthen.repository.ids import PackId, SnapshotId
-from backthen.repository.model.records import Root
+from backthen.repository.model.records import LogKind, Root
 from backthen.repository.storage import Storage, at_once, side_by_side
 
 _log = logging.getLogger(__name__)
@@ -154,10 +155,38 @@ class Catalog:
             id_ = put_root(self._storage, self._keys, root)
             return self._committer.commit(id_, frozenset(root.parents), relied, time_ns=time_ns)
 
+    def shown_ids(self) -> list[SnapshotId]:
+        """The ids of all snapshots in the order of the log, those too whose roots are damaged or gone.
+
+        Raises:
+            RollbackError: the storage shows an older or another past than this client saw.
+            NewerFormatError: an entry needs a newer version of the program.
+            StorageError: the storage failed.
+            CacheError: the client's state cannot be read.
+        """
+        with self._lock:
+            self._log.refresh()
+            return [logged.id for logged in self._shown()]
+
+    def forget(self, id_: SnapshotId, *, time_ns: int) -> None:
+        """Let a snapshot not be shown any more; what it alone needs goes with the next prune.
+
+        Raises:
+            StorageError: the storage failed.
+            CacheError: the client's state cannot be read.
+        """
+        with self._lock:
+            self._log.pin(self._log.append(LogKind.FORGET, id_, time_ns))
+
+    def pruner(self, contents: Contents) -> Pruner:
+        """What takes away all that no snapshot needs; nobody else may use this object meanwhile."""
+        return Pruner(self._storage, self._keys, self._log, self._marks, self._roots, contents)
+
     def _read_roots(self) -> None:
         shown = self._shown()
         ids = [logged.id for logged in shown]
-        roots = dict(zip(ids, side_by_side(self._storage, self._roots.read_logged, ids), strict=True))
+        short = side_by_side(self._storage, self._roots.read_short, ids, weigh=lambda _: SHORT_BYTES)
+        roots = dict(zip(ids, short, strict=True))
         if any(isinstance(root, MissingError) for root in roots.values()):
             self._log.refresh()  # it may have been forgotten and pruned since the log was read
             shown = self._shown()
@@ -169,7 +198,7 @@ class Catalog:
                 damage.append(root)
             else:
                 tags = root.tags if logged.tags is None else logged.tags
-                infos.append(SnapshotInfo(logged.id, root, tags, len(infos), logged.entry_id))
+                infos.append(SnapshotInfo(logged.id, root, tags, len(infos), logged.entry_id, logged.is_kept))
         self._generation = self._log.generation
         self._infos = infos
         self.damage = tuple(damage)

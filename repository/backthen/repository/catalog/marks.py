@@ -27,7 +27,7 @@ class Marks:
         """Read from `storage`; nothing is read yet."""
         self._storage = storage
         self._keys = keys
-        self._known: set[ObjectId] = set()
+        self._known: dict[ObjectId, Mark] = {}
         self._packs: set[PackId] = set()
         self._roots: set[SnapshotId] = set()
 
@@ -42,27 +42,50 @@ class Marks:
             NewerFormatError: a mark needs a newer version of the program.
             StorageError: the storage failed.
         """
-        vanished = self._read_new()
-        if vanished and (still := vanished & self._read_new()):
-            raise MissingError("it is listed but not there", name=mark_name(min(still)))
+        self.standing()
         return Condemned(frozenset(self._packs), frozenset(self._roots))
 
-    def _read_new(self) -> set[ObjectId]:
+    def standing(self) -> dict[ObjectId, Mark]:
+        """The marks in storage now.
+
+        Raises:
+            MissingError: a mark is listed but cannot be had.
+            TamperedError, MalformedError: a mark was damaged or changed.
+            NewerFormatError: a mark needs a newer version of the program.
+            StorageError: the storage failed.
+        """
+        listed = self._list()
+        vanished = self._read_new(listed)
+        if vanished:
+            listed = self._list()
+            if still := vanished & self._read_new(listed):
+                raise MissingError("it is listed but not there", name=mark_name(min(still)))
+        return {id_: self._known[id_] for id_ in listed if id_ in self._known}
+
+    def _list(self) -> dict[ObjectId, int]:
+        """The marks that are listed, with their lengths in bytes."""
+        listed = ((parse_mark_name(stored.name), stored.length) for stored in self._storage.list("marks"))
+        return {id_: length for id_, length in listed if id_ is not None}
+
+    def _read_new(self, listed: dict[ObjectId, int]) -> set[ObjectId]:
         """Read the marks not known yet; those that were gone."""
-        listed = {id_ for stored in self._storage.list("marks") if (id_ := parse_mark_name(stored.name)) is not None}
-        new = sorted(listed - self._known)
+        new = sorted(listed.keys() - self._known.keys())
+
+        def read(id_: ObjectId) -> Mark | None:
+            return self._read(id_, listed[id_])
+
         vanished = set()
-        for id_, mark in zip(new, side_by_side(self._storage, self._read, new), strict=True):
+        for id_, mark in zip(new, side_by_side(self._storage, read, new, weigh=listed.__getitem__), strict=True):
             if mark is None:
                 vanished.add(id_)
                 continue
             self._packs.update(mark.packs)
             self._roots.update(mark.abandoned_roots, mark.forgotten_roots)
-            self._known.add(id_)
+            self._known[id_] = mark
         return vanished
 
-    def _read(self, id_: ObjectId) -> Mark | None:
+    def _read(self, id_: ObjectId, length: int) -> Mark | None:
         try:
-            return read_record(self._storage, self._keys, ObjectKind.MARK, mark_name(id_), id_, Mark)
+            return read_record(self._storage, self._keys, ObjectKind.MARK, mark_name(id_), id_, Mark, length)
         except ObjectMissing:
             return None

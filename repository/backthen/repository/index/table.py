@@ -167,6 +167,16 @@ class LocalIndex:
         for generation in (*self._retired, self._generation):
             generation.main.env.close()
             generation.delta.env.close()
+        self._retired.clear()
+
+    def reopen(self) -> None:
+        """Open what was closed, perhaps in another process that was forked meanwhile: LMDB does not survive that.
+
+        Raises:
+            CacheError: the folder cannot be used.
+        """
+        with self._cache_errors("used"), self._exclusive():
+            self._generation = self._open_usable()
 
     def lookup(self, prefix: bytes) -> Location | None:
         """Where a blob is, by the first 16 bytes of its id.

@@ -49,6 +49,7 @@ from backthen.repository.storage import (
 
 _PACKS_AT_ONCE = 64
 _WORKERS = 2
+_FRUITLESS_LOOKS_MAX = 3
 _FOUND = (DamageError, ObjectMissing, NewerFormatError)
 
 
@@ -98,8 +99,9 @@ def _check(repository: Repository, request: CheckRequest, progress: Progress) ->
     with _DataCheck(repository, _sample(packs, request.read_data_percent)) as data:
         _check_names(repository, report)
         _check_keys(repository, report)
-        _check_index(repository, report, packs, progress)
-        _check_snapshots(repository, report, packs, progress)
+        gone = _check_index(repository, report, packs, progress)
+        if _check_snapshots(repository, report, packs, progress):
+            _name_gone_packs(repository, report, gone)
         _check_unlogged(repository, report)
         if request.read_data_percent:
             data.finish(report, progress)
@@ -130,41 +132,54 @@ def _check_keys(repository: Repository, report: CheckReport) -> None:
             raise damage
 
 
-def _check_index(repository: Repository, report: CheckReport, packs: dict[PackId, int], progress: Progress) -> None:
-    """Index objects are authentic, and say of each pack what the pack says of itself."""
+def _check_index(
+    repository: Repository, report: CheckReport, packs: dict[PackId, int], progress: Progress
+) -> list[PackId]:
+    """Index objects are authentic, and say of each pack what the pack says of itself; the packs that are not there."""
     progress.start("index", files_total=len(packs))
     with suppress(DamageError, NewerFormatError):  # each object is read below, and named
         repository.refresh()
     checked: set[PackId] = set()
+    gone: list[PackId] = []
     for stored in repository.storage.list("index"):
         index_id = parse_index_name(stored.name)
         if index_id is None:
             continue  # named with the strangers
         with _found(report, stored.name):
-            data = repository.storage.get(stored.name, 0, fmt.PAYLOAD_BYTES_MAX)
+            data = repository.storage.get(stored.name, 0, min(stored.length, fmt.PAYLOAD_BYTES_MAX))
             if index_id != object_id(data):
                 raise TamperedError("its bytes are not those of its name", name=stored.name)
             for indexed in decode_index(repository.keys, data, name=stored.name).packs:
-                _check_indexed(repository, report, packs, indexed)
+                if indexed.id in packs:
+                    _check_indexed(repository, report, packs[indexed.id], indexed)
+                else:
+                    gone.append(indexed.id)
                 checked.add(indexed.id)
                 report.blobs += len(indexed.prefixes) // fmt.ID_PREFIX_BYTES
                 progress.advance(files=1, current=pack_name(indexed.id).encode())
     report.packs_unindexed = len(packs.keys() - checked)
+    return gone
 
 
-def _check_indexed(repository: Repository, report: CheckReport, packs: dict[PackId, int], indexed: IndexedPack) -> None:
+def _check_indexed(repository: Repository, report: CheckReport, length: int, indexed: IndexedPack) -> None:
     name = pack_name(indexed.id)
-    length = packs.get(indexed.id)
-    if length is None:
-        report.findings.append(Finding(name, "it is missing"))
-        return
     with _found(report, name):
         directory = load_pack_directory(repository.storage, repository.keys, indexed.id, length)
         if directory.indexed(indexed.id) != indexed:
             raise MalformedError("the index says something else of it than it says itself", name=name)
 
 
-def _check_snapshots(repository: Repository, report: CheckReport, packs: dict[PackId, int], progress: Progress) -> None:
+def _name_gone_packs(repository: Repository, report: CheckReport, gone: list[PackId]) -> None:
+    """Name packs that the index has and the storage has not, where snapshots suffer.
+
+    Else nothing is needed of them: two prunes at once can leave the name of what one deleted in what the other puts.
+    """
+    present = _list_packs(repository, CheckReport())
+    report.findings.extend(Finding(pack_name(pack), "it is missing") for pack in gone if pack not in present)
+
+
+def _check_snapshots(repository: Repository, report: CheckReport, packs: dict[PackId, int], progress: Progress) -> bool:
+    """Everything that the snapshots reach is there; whether some of it is not."""
     infos: list[SnapshotInfo] = []
     with _found(report, "log"):
         infos = repository.snapshots()
@@ -173,12 +188,17 @@ def _check_snapshots(repository: Repository, report: CheckReport, packs: dict[Pa
             raise damage
     report.snapshots = len(infos)
     progress.start("snapshots", files_total=sum(1 + info.root.top.below for info in infos))
+    before = len(report.findings)
     walk = _TreeCheck(repository, report, packs, progress)
     try:
         for info in infos:
+            found = len(report.findings)
             walk.check(repository.tree(info))
+            if len(report.findings) > found and info.id not in {shown.id for shown in repository.snapshots()}:
+                del report.findings[found:]  # it was forgotten and pruned meanwhile
     finally:
         walk.close()
+    return len(report.findings) > before
 
 
 def _check_unlogged(repository: Repository, report: CheckReport) -> None:
@@ -203,6 +223,7 @@ class _TreeCheck:
         self._source = repository.blobs.source
         self._report = report
         self._packs = packs
+        self._looks_left = _FRUITLESS_LOOKS_MAX
         self._progress = progress
         self._seen = TemporaryTable(repository.cache_folder / "spool")
 
@@ -254,13 +275,32 @@ class _TreeCheck:
             raise MalformedError("the extents of a file do not fill it")
 
     def _check_blob(self, id_: BlobId, length: int) -> None:
+        while not self._is_stored(id_[: fmt.ID_PREFIX_BYTES]):
+            if not self._look_again():
+                raise MissingError(f"a blob of {length} bytes is missing")
+
+    def _is_stored(self, prefix: bytes) -> bool:
         index = self._repository.index
-        prefix = id_[: fmt.ID_PREFIX_BYTES]
         first = index.lookup(prefix)
         if first is not None and index.pack_id(first) in self._packs:
-            return
-        if all(index.pack_id(place) not in self._packs for place in index.copies(prefix)):
-            raise MissingError(f"a blob of {length} bytes is missing")
+            return True
+        return any(index.pack_id(place) in self._packs for place in index.copies(prefix))
+
+    def _look_again(self) -> bool:
+        """See what snapshots and prunes have stored and moved since; whether that is anything.
+
+        In a repository that has lost much this would be done for each blob, and is given up.
+        """
+        if not self._looks_left:
+            return False
+        is_new = False
+        with suppress(DamageError, NewerFormatError):  # named with the index
+            is_new = self._repository.refresh()
+        packs = _list_packs(self._repository, CheckReport())
+        is_new |= packs.keys() != self._packs.keys()
+        self._packs = packs
+        self._looks_left -= not is_new
+        return is_new
 
     def _is_new(self, ref: BlobRef) -> bool:
         key = ref.id[: fmt.ID_PREFIX_BYTES]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import enum
 import struct
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import msgspec
 
@@ -21,6 +21,10 @@ UNDECODABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 """What msgspec raises for MessagePack that it cannot decode: broken, not UTF-8, or nested without end."""
 
 _EXTENT = struct.Struct(">32sQ")
+
+
+Count = Annotated[int, msgspec.Meta(ge=0)]
+"""What is refused where it is negative."""
 
 
 class EntryType(enum.IntEnum):
@@ -73,8 +77,8 @@ class Entry(msgspec.Struct, frozen=True, array_like=True, gc=False):
     group: str = ""
     mtime_ns: int = 0
     ctime_ns: int = 0
-    size: int = 0
-    below: int = 0
+    size: Count = 0
+    below: Count = 0
     page: BlobRef | None = None
     extents: bytes = b""
     allocated: int = 0

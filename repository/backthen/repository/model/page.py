@@ -246,10 +246,7 @@ def _decode_entries(data: bytes) -> Page:
     names = [entry.name for entry in entries]
     _check_ascending(names)
     counts = [1 + entry.below for entry in entries]
-    sizes = [entry.size for entry in entries]
-    if min(counts) < 1 or min(sizes) < 0:
-        raise MalformedError("an entry has a negative count or size")
-    return Page(0, entries, names, counts, sizes, by_size=False)
+    return Page(0, entries, names, counts, [entry.size for entry in entries], by_size=False)
 
 
 def decode_list_page(data: bytes) -> Page:

@@ -83,6 +83,11 @@ class Mark(msgspec.Struct, frozen=True, array_like=True):
     abandoned_roots: tuple[SnapshotId, ...]
     forgotten_roots: tuple[SnapshotId, ...]
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether it condemns nothing."""
+        return not (self.packs or self.abandoned_roots or self.forgotten_roots)
+
 
 class IndexedPack(msgspec.Struct, frozen=True, array_like=True):
     """One pack in an index object; FORMAT.md section 6. The byte strings are packed numbers and ids."""

@@ -1,5 +1,6 @@
 """Blobs put and got by id, with de-duplication: above packs and index, below snapshots."""
 
+from backthen.repository.objects.indexing import remove_from_index
 from backthen.repository.objects.orphans import index_orphans, load_pack_directory
 from backthen.repository.objects.reader import BlobReader
 from backthen.repository.objects.refresh import refresh_index
@@ -17,4 +18,5 @@ __all__ = [
     "load_pack_directory",
     "refresh_index",
     "remove_abandoned_packs",
+    "remove_from_index",
 ]

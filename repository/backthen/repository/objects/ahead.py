@@ -7,7 +7,7 @@ from collections.abc import Callable, Hashable
 from contextlib import suppress
 from queue import Empty, Full, Queue
 
-_WORKERS = 2
+WORKERS = 2
 _WAITING_MAX = 16
 
 _Task = tuple[Hashable, Callable[[], None]]
@@ -20,7 +20,9 @@ class AheadWorkers:
     does not keep the process from ending.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, threads: int = WORKERS) -> None:
+        """With no threads, nothing is done."""
+        self._threads_max = threads
         self._tasks: Queue[_Task | None] = Queue(_WAITING_MAX)
         self._pending: set[Hashable] = set()
         self._lock = threading.Lock()
@@ -31,6 +33,8 @@ class AheadWorkers:
 
         It must not raise.
         """
+        if not self._threads_max:
+            return False
         with self._lock:
             if key in self._pending:
                 return True
@@ -43,7 +47,7 @@ class AheadWorkers:
                 self._start()
         return True
 
-    def close(self) -> None:
+    def close(self) -> list[threading.Thread]:
         """Drop what waits, and end the threads after what they are doing."""
         with self._lock:
             threads, self._threads = self._threads, []
@@ -52,9 +56,15 @@ class AheadWorkers:
                     self._tasks.get_nowait()
             for _ in threads:
                 self._tasks.put_nowait(None)
+        return threads
+
+    def rest(self) -> None:
+        """Likewise, and wait for their end; they begin again with the next task."""
+        for thread in self.close():
+            thread.join()
 
     def _start(self) -> None:
-        for number in range(_WORKERS):
+        for number in range(self._threads_max):
             thread = threading.Thread(target=self._run, name=f"ahead_{number}", daemon=True)
             thread.start()
             self._threads.append(thread)

@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from backthen.repository import format as fmt
-from backthen.repository.crypto import RepositoryKeys, object_id, open_pack_cipher
+from backthen.repository.crypto import RepositoryKeys, open_pack_cipher
 from backthen.repository.errors import DamageError, NewerFormatError, ObjectMissing
 from backthen.repository.ids import PackId
-from backthen.repository.index import LocalIndex, encode_index
+from backthen.repository.index import LocalIndex
 from backthen.repository.model.records import IndexedPack, IndexObject
+from backthen.repository.objects.indexing import is_index_full, put_index
 from backthen.repository.packs import PackDirectory, read_pack_directory
-from backthen.repository.storage import Storage, index_name, pack_name, side_by_side
-
-_PACKS_PER_INDEX = 64
-_BLOBS_PER_INDEX = 262_144
+from backthen.repository.storage import Storage, pack_name, side_by_side
 
 
 def load_pack_directory(storage: Storage, keys: RepositoryKeys, pack_id: PackId, length: int) -> PackDirectory:
@@ -50,23 +48,22 @@ def index_orphans(
             return pack[0], None
 
     orphans = [pack for pack in packs if not index.has_pack(pack[0])]
-    for pack_id, directory in side_by_side(storage, load, orphans):
+    # A directory is a part of its pack: of the smallest files nearly all of it.
+    for pack_id, directory in side_by_side(storage, load, orphans, weigh=lambda pack: pack[1]):
         if directory is None:
             continue
         count += 1
         waiting = found.setdefault(directory.pack_class, [])
         waiting.append(directory.indexed(pack_id))
-        blobs = sum(len(pack.prefixes) for pack in waiting) // fmt.ID_PREFIX_BYTES
-        if len(waiting) >= _PACKS_PER_INDEX or blobs >= _BLOBS_PER_INDEX:
-            _put_index(storage, keys, index, directory.pack_class, found.pop(directory.pack_class))
+        if is_index_full(waiting):
+            _index(storage, keys, index, directory.pack_class, found.pop(directory.pack_class))
     for pack_class, waiting in found.items():
-        _put_index(storage, keys, index, pack_class, waiting)
+        _index(storage, keys, index, pack_class, waiting)
     return count
 
 
-def _put_index(
+def _index(
     storage: Storage, keys: RepositoryKeys, index: LocalIndex, pack_class: int, packs: list[IndexedPack]
 ) -> None:
-    data = encode_index(keys, pack_class, packs)
-    storage.put(index_name(object_id(data)), data)
-    index.add([(object_id(data), IndexObject(pack_class, tuple(packs)))])
+    index_id, _ = put_index(storage, keys, pack_class, packs)
+    index.add([(index_id, IndexObject(pack_class, tuple(packs)))])

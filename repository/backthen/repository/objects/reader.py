@@ -98,6 +98,17 @@ class BlobReader:
         """Stop reading ahead."""
         self._ahead.close()
 
+    def rest(self) -> None:
+        """End the threads that read ahead until they are needed again: a process may fork then."""
+        self._ahead.rest()
+
+    def be_modest(self, bytes_max: int) -> None:
+        """Use no threads, and so much memory for all caches; what they hold is forgotten."""
+        self._ahead = AheadWorkers(threads=0)
+        self._segments.clear()
+        self._pages.clear()
+        self.bound_caches(bytes_max)
+
     @property
     def cache_uses(self) -> tuple[CacheUse, ...]:
         """How full each of the caches is."""

@@ -24,15 +24,16 @@ from typing_extensions import Buffer
 from backthen.repository import format as fmt
 from backthen.repository.bounded import ByteBudget
 from backthen.repository.compression import Compression
-from backthen.repository.crypto import BlobKind, RepositoryKeys, object_id
+from backthen.repository.crypto import BlobKind, RepositoryKeys
 from backthen.repository.errors import ObjectExists
 from backthen.repository.ids import PackId
-from backthen.repository.index import LocalIndex, encode_index
+from backthen.repository.index import LocalIndex
 from backthen.repository.model.entry import BlobRef
 from backthen.repository.model.records import IndexedPack, IndexObject
+from backthen.repository.objects.indexing import put_index
 from backthen.repository.objects.spool import new_spool_file
 from backthen.repository.packs import BlobRecord, BuiltPack, PackBuilder, Segment, make_run, make_solid
-from backthen.repository.storage import CachedStorage, Storage, index_name, pack_name
+from backthen.repository.storage import CachedStorage, Storage, pack_name
 
 _CLASSES: dict[int, int] = {
     BlobKind.CHUNK: fmt.PACK_CLASS_DATA,
@@ -132,8 +133,24 @@ class BlobWriter:
                 raise
         return BlobRef(blob_id, length)
 
+    def move(self, unit: Unit) -> None:
+        """Store segments of another pack again as they are; what is in them is not to be stored already.
+
+        Raises:
+            StorageError: storing failed, now or for an earlier blob.
+            CacheError: the local index cannot be written.
+        """
+        blobs = [blob for segment in unit for blob in segment.blobs]
+        self._pending.update(blob.id[: fmt.ID_PREFIX_BYTES] for blob in blobs)
+        size = sum(len(segment.plaintext) for segment in unit)
+        try:
+            self._submit(self._lanes[_CLASSES[blobs[0].kind]], size, lambda: unit)
+        except BaseException as error:
+            self._uploads.fail(error)  # the blobs count as put: nothing is flushed without them
+            raise
+
     def rely(self, ref: BlobRef) -> bool:
-        """Whether a blob that an unfinished snapshot stored is stored still; from now on it is relied on."""
+        """Whether a blob is stored in a pack that can be relied on; from now on it is."""
         return self._is_stored(ref.id[: fmt.ID_PREFIX_BYTES])
 
     def flush(self) -> None:
@@ -398,10 +415,8 @@ class _PackUploads:
         self._write_index(pack_class, packs)
 
     def _write_index(self, pack_class: int, packs: list[IndexedPack]) -> None:
-        data = encode_index(self._keys, pack_class, packs)
-        index_id = object_id(data)
-        self._storage.put(index_name(index_id), data)
+        index_id, length = put_index(self._storage, self._keys, pack_class, packs)
         with self._lock:
-            self.bytes_added += len(data)
+            self.bytes_added += length
             self._index.add([(index_id, IndexObject(pack_class, tuple(packs)))])
             self._indexed(packs)

@@ -50,17 +50,18 @@ def has_one_chunk_at_most(entry: Entry) -> bool:
 
 
 class ContentWriter:
-    """Writes the content of files, the chunks of a large one side by side; close it when done."""
+    """Writes the content of files, where it may the chunks of a large one side by side; close it when done."""
 
-    def __init__(self, source: BlobSource, on_bytes: Callable[[int], None]) -> None:
+    def __init__(self, source: BlobSource, on_bytes: Callable[[int], None], *, uses_threads: bool) -> None:
         """Read chunks from `source`; `on_bytes` is told of what is written of a file of several."""
         self._source = source
-        self._pool = ThreadPoolExecutor(_WORKERS, thread_name_prefix="write")
+        self._pool = ThreadPoolExecutor(_WORKERS, thread_name_prefix="write") if uses_threads else None
         self._on_bytes = on_bytes
 
     def close(self) -> None:
         """Stop the threads."""
-        self._pool.shutdown()
+        if self._pool is not None:
+            self._pool.shutdown()
 
     def write_only_chunk(self, entry: Entry, descriptor: int) -> int:
         """Write a file that `has_one_chunk_at_most` likewise, in this thread alone.
@@ -93,7 +94,10 @@ class ContentWriter:
             for batch in _batches(self._source, _checked_extents(self._source, entry)):
                 if len(under_way) == _BATCHES_UNDER_WAY_MAX:
                     under_way.popleft().result()
-                under_way.append(self._pool.submit(self._write_batch, descriptor, batch))
+                if self._pool is None:
+                    self._write_batch(descriptor, batch)
+                else:
+                    under_way.append(self._pool.submit(self._write_batch, descriptor, batch))
                 written += batch.length
                 self._on_bytes(batch.length)
             while under_way:

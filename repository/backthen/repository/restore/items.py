@@ -43,11 +43,11 @@ class Unrestorable(Exception):
 class ItemMaker:
     """Makes files, symlinks, FIFOs, sockets and devices in open folders."""
 
-    def __init__(self, source: BlobSource, tally: Tally, attributes: AttributeSetter) -> None:
+    def __init__(self, source: BlobSource, tally: Tally, attributes: AttributeSetter, *, uses_threads: bool) -> None:
         self._source = source
         self._tally = tally
         self._attributes = attributes
-        self._content = ContentWriter(source, tally.part)
+        self._content = ContentWriter(source, tally.part, uses_threads=uses_threads)
         self._numbers = itertools.count()
         self._prefix = b".backthen-%d-" % os.getpid()
 

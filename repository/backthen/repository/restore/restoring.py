@@ -14,20 +14,28 @@ from backthen.repository.objects.source import BlobSource
 from backthen.repository.progress import Progress
 from backthen.repository.restore.attributes import AttributeSetter
 from backthen.repository.restore.content import safe_attributes
-from backthen.repository.restore.folders import ABSENT, Folder, Folders, open_top
+from backthen.repository.restore.folders import ABSENT, DESCRIPTORS_MAX, Folder, Folders, open_top
 from backthen.repository.restore.items import ItemMaker, Unrestorable, is_unchanged
 from backthen.repository.restore.names import FirstNames
 from backthen.repository.restore.request import Overwrite, RestoreReport, RestoreRequest
+from backthen.repository.restore.sharing import SHARED_BYTES_MAX, Forks, Made, Named, Sharing, start_processes
 from backthen.repository.restore.tally import Tally
 from backthen.repository.restore.traversal import Entering, Found, Leaving, Place, Selection, traverse
 from backthen.repository.restore.verification import RestoredPlaces, verify
 from backthen.repository.source import read_xattrs, reason_of
 
+_SHARED_NAMES_MIN = 2_000
 _FATAL_ERRORS = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EROFS))
 
 
 def restore_tree(
-    source: BlobSource, tree: SnapshotTree, node_path: bytes, request: RestoreRequest, progress: Progress
+    source: BlobSource,
+    tree: SnapshotTree,
+    node_path: bytes,
+    request: RestoreRequest,
+    progress: Progress,
+    *,
+    forks: Forks | None = None,
 ) -> RestoreReport:
     """Bring back what is at a path of a snapshot: a directory's content into the target, else a name in it.
 
@@ -40,6 +48,7 @@ def restore_tree(
         node_path: names joined by slashes; empty for the whole snapshot.
         request: where to and what.
         progress: told of each name and problem.
+        forks: lets other processes read from the source, too; None where none is to do so.
 
     Raises:
         PathNotFound: the snapshot has no such path.
@@ -58,7 +67,8 @@ def restore_tree(
         bytes_total=node.entry.size if is_counted else None,
     )
     places = RestoredPlaces(tree.position_count if request.verify and not request.dry_run else 0)
-    restoring = _Restoring(source, tree, node, request, tally, places)
+    is_shared = not request.dry_run and node.entry.below >= _SHARED_NAMES_MIN
+    restoring = _Restoring(source, tree, node, request, tally, places, forks if is_shared else None)
     try:
         restoring.run(selection)
     finally:
@@ -79,6 +89,7 @@ class _Restoring:
         request: RestoreRequest,
         tally: Tally,
         places: RestoredPlaces,
+        forks: Forks | None,
     ) -> None:
         self._source = source
         self._tree = tree
@@ -87,15 +98,19 @@ class _Restoring:
         self._tally = tally
         self._places = places
         self._attributes = AttributeSetter(tally)
-        self._items = ItemMaker(source, tally, self._attributes)
+        self._items = ItemMaker(source, tally, self._attributes, uses_threads=True)
         target = open_top(os.fsencode(request.target), read_only=request.dry_run)
         self._folders = Folders(target, read_only=request.dry_run)
         self._first_names = FirstNames(source, tree, top, target)
         self._target = os.fsencode(request.target).rstrip(b"/") + b"/"
         # Directories that are gone through but not in the target yet: made when the first name in them is restored.
         self._waiting: list[Place] = []
+        processes = None if forks is None else start_processes(forks, self._checked_reason)
+        self._sharing = None if processes is None else Sharing(processes, self._take_made, self._finish)
 
     def close(self) -> None:
+        if self._sharing is not None:
+            self._sharing.close()
         self._items.close()
         self._first_names.close()
         self._folders.close()
@@ -104,6 +119,7 @@ class _Restoring:
         if not self._top.entry.is_directory:
             if selection.chooses(None, self._top.name, is_directory=False):
                 self._restore_item(None, self._top)
+                self._await_shared()
             return
         for event in traverse(self._source, self._tree, self._top, selection, self._tell_damage):
             if isinstance(event, Found):
@@ -112,6 +128,23 @@ class _Restoring:
                 self._enter(event.place)
             else:
                 self._leave(event)
+
+    def _await_shared(self) -> None:
+        if self._sharing is not None:
+            self._sharing.finish()
+
+    def _take_made(self, named: list[Named], made: Made) -> None:
+        """Note what became of names that other processes made."""
+        tally = self._tally
+        tally.bytes_written += made.bytes_written
+        tally.damaged += made.damaged
+        tally.notes.update(made.notes)
+        for number, (place, node) in enumerate(named):
+            problem = made.problems.get(number, "")
+            if number not in made.missing:
+                self._count(node)
+                problem = problem or _incompleteness(node)
+            self._tell_done(place, node, problem)
 
     def _tell_damage(self, relative: bytes, error: DamageError) -> None:
         message = self._tally.damage(f"an entry in it cannot be read: {error}")
@@ -135,6 +168,8 @@ class _Restoring:
         """Enter the directories that wait; False when one of them cannot be, and is left out with all below."""
         while self._waiting:
             place = self._waiting[0]
+            if self._sharing is not None and len(self._folders) > DESCRIPTORS_MAX:
+                self._sharing.flush()  # the topmost of the open folders is going to be closed
             try:
                 self._folders.enter(place.node.name, partial(self._may_replace, place.node))
             except OSError as error:
@@ -152,10 +187,18 @@ class _Restoring:
             self._waiting.pop()
             return
         if place.parent is None:
+            self._await_shared()
             if self._folders.top.is_made and not self._request.dry_run:
                 self._set_directory(place, self._folders.top)
             return
         folder = self._folders.leave()
+        if self._sharing is None:
+            self._finish(place, folder)
+        else:
+            self._sharing.leave(place, folder)
+
+    def _finish(self, place: Place, folder: Folder) -> None:
+        """All in a folder was made."""
         try:
             self._tally.done(self._target + place.relative, 0)
             if not folder.is_made and not (place.is_selected and self._may_update(place.node, folder)):
@@ -189,7 +232,7 @@ class _Restoring:
             problem = self._tally.damage(lost) if lost else problem
         except OSError as error:
             problem = self._checked_reason(error)
-        problem = problem or (f"it was saved incompletely: {entry.error}" if entry.error else "")
+        problem = problem or _incompleteness(place.node)
         if problem:
             self._tell(place, b"", problem)
 
@@ -204,22 +247,29 @@ class _Restoring:
             problem = self._checked_reason(error)
         except DamageError as error:
             problem = self._tally.damage(str(error))
+        if problem is not None:
+            self._tell_done(place, node, problem)
+
+    def _tell_done(self, place: Place | None, node: Node, problem: str) -> None:
         path = self._path(place, node)
         self._tally.done(path, node.entry.size if node.entry.type == EntryType.FILE else 0)
         if problem:
             self._tally.problem(path, problem)
 
-    def _restore_checked(self, place: Place | None, node: Node) -> str:
+    def _restore_checked(self, place: Place | None, node: Node) -> str | None:
+        """What is wrong with a name that was restored, or empty; None when another process makes it now."""
         entry = node.entry
         folder = self._folders.current
         if entry.type == EntryType.UNKNOWN or (entry.error and not _has_content(node)):
             return f"it was not saved: {entry.error}"
         problem = self._keep(folder, node)
-        if problem is None:
-            problem = self._make(place, folder, node)
-        else:
+        if problem is not None:
             self._tally.kept += 1
-        return problem or (f"it was saved incompletely: {entry.error}" if entry.error else "")
+            return problem or _incompleteness(node)
+        if self._sharing is not None and entry.names < 2 and entry.size <= SHARED_BYTES_MAX:
+            self._sharing.make(folder, place, node)
+            return None
+        return self._make(place, folder, node) or _incompleteness(node)
 
     def _make(self, place: Place | None, folder: Folder, node: Node) -> str:
         entry = node.entry
@@ -230,12 +280,15 @@ class _Restoring:
             if entry.size > fmt.CHUNK_BYTES_MAX:
                 self._tally.begin(self._path(place, node))
             problem = self._items.make(folder, node.name, entry)
-        if entry.type == EntryType.FILE:
+        self._count(node)
+        return problem
+
+    def _count(self, node: Node) -> None:
+        if node.entry.type == EntryType.FILE:
             self._tally.files += 1
         else:
             self._tally.others += 1
         self._note_restored(node)
-        return problem
 
     def _link(self, place: Place | None, folder: Folder, node: Node) -> bool:
         """Make a name a hard link to a name of the same file, if one was restored."""
@@ -286,6 +339,11 @@ class _Restoring:
         if error.errno in _FATAL_ERRORS:
             raise TargetError(f"{self._request.target} cannot be written: {reason_of(error)}") from error
         return reason_of(error)
+
+
+def _incompleteness(node: Node) -> str:
+    """What the snapshot lacks of something that was restored as far as it was saved, or empty."""
+    return f"it was saved incompletely: {node.entry.error}" if node.entry.error else ""
 
 
 def _has_content(node: Node) -> bool:

@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
+from operator import attrgetter
 from pathlib import Path
 from typing import IO
 
@@ -20,6 +21,7 @@ from backthen.repository.private import make_private_folder
 from backthen.repository.source.files import reason_of
 
 NAMES_IN_MEMORY_MAX = 100_000
+_name_of = attrgetter("name")
 _BLOCK_BYTES = 64 * 1024
 _LENGTH_BYTES = 4
 
@@ -63,7 +65,7 @@ def sorted_names(directory: int, spill: Spill, *, names_in_memory_max: int = NAM
 
 def _sorted_run(entries: Iterator[os.DirEntry[str]], count_max: int) -> list[bytes]:
     """The next names in order; encoded all at once, which takes a tenth of encoding each. No name holds a NUL."""
-    names = [entry.name for entry in islice(entries, count_max)]
+    names = list(map(_name_of, islice(entries, count_max)))
     return sorted(os.fsencode("\0".join(names)).split(b"\0")) if names else []
 
 

@@ -222,25 +222,29 @@ class _Walk:
     def events(self, branch: Branch) -> Generator[Event]:
         try:
             yield self._enter_top(branch)
-            while self._stack:
+            inside = [self._events_in(self._stack[-1])]
+            while inside:
                 directory = self._stack[-1]
                 if directory.descriptor == _CLOSED:
                     yield LeaveDirectory(directory, _MOVED)
                     self._leave()
+                    inside.pop()
                     continue
-                for event in self._events_in(directory):
+                for event in inside[-1]:
                     yield event
                     if type(event) is EnterDirectory:
+                        inside.append(self._events_in(event.directory))
                         break
                 else:
                     yield LeaveDirectory(directory, "")
                     self._leave()
+                    inside.pop()
         finally:
             for directory in self._stack:
                 _close(directory)
 
     def _events_in(self, directory: Directory) -> Iterator[Event]:
-        """Events of a directory from its next name on, up to the first directory that is entered."""
+        """Events of a directory; after each directory that is entered it goes on when that has been left."""
         descriptor = directory.descriptor
         branch = directory._branch
         exclusion = self._exclusion
@@ -270,6 +274,7 @@ class _Walk:
                 event = self._enter(directory, name, status, wanted, is_excluded=is_excluded)
                 if event is not None:
                     yield event
+                    descriptor = directory.descriptor  # another one, where it was closed and opened again meanwhile
                 continue
             found.append((name, status))
             weight += status.st_size

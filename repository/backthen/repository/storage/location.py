@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
 from backthen.repository.errors import InvalidRequest
 from backthen.repository.storage.access import PLAIN_ACCESS, StorageAccess
@@ -67,6 +66,8 @@ def _bucket_storage(scheme: str, location: str, access: StorageAccess) -> Storag
 def _local_path(location: str) -> Path:
     text = location
     if _SCHEME.match(location):
+        from urllib.parse import unquote, urlsplit
+
         parts = urlsplit(location)
         if parts.netloc not in ("", "localhost"):
             raise InvalidRequest(

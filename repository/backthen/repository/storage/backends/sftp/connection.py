@@ -53,7 +53,7 @@ class Connection:
 
     @asynccontextmanager
     async def channel(self) -> AsyncIterator[Channel]:
-        """The channel with the least to do; while all are in use another one is opened for whoever comes later.
+        """The channel with the least to do.
 
         Raises:
             asyncssh.Error: the server gives no channel.
@@ -69,6 +69,15 @@ class Connection:
             raise
         finally:
             channel.users -= 1
+
+    def widen(self) -> None:
+        """Open a further channel for whoever comes later, where some share one: to be called for what is large."""
+        if (
+            self._further is None
+            and len(self._channels) < self._channels_max
+            and sum(channel.users for channel in self._channels) > len(self._channels)
+        ):
+            self._further = asyncio.get_running_loop().create_task(self._open_further())
 
     async def watched(self, answer: Coroutine[Any, Any, _Answer]) -> _Answer:
         """Wait for an answer of the server, as long as it says anything at all."""
@@ -95,12 +104,6 @@ class Connection:
             async with self._opening:
                 if not self._channels:
                     await self._open()
-        elif (
-            self._further is None
-            and len(self._channels) < self._channels_max
-            and all(channel.users for channel in self._channels)
-        ):
-            self._further = asyncio.get_running_loop().create_task(self._open_further())
         return min(self._channels, key=lambda channel: channel.users)
 
     async def _open_further(self) -> None:
@@ -196,6 +199,10 @@ class Channel:
         self._handles = Handles()
         self._tasks: set[asyncio.Task[Any]] = set()
         self.send(sftp.request_limits())
+
+    def widen(self) -> None:
+        """See `Connection.widen`."""
+        self._connection.widen()
 
     def send(self, request: Coroutine[Any, Any, _Answer]) -> asyncio.Task[_Answer]:
         """Send a request; its answer is awaited, or not. What the server says to one that nobody awaits is lost."""
