@@ -58,6 +58,7 @@ if TYPE_CHECKING:
         next_data,
         next_hole,
         read_file,
+        read_parts,
         read_xattrs,
     )
     from backthen.repository.history import (
@@ -125,6 +126,7 @@ _OFFERED = {
         "next_data",
         "next_hole",
         "read_file",
+        "read_parts",
         "read_xattrs",
     ),
     "history": (
@@ -282,6 +284,7 @@ __all__ = [
     "past_at",
     "prune_repository",
     "read_file",
+    "read_parts",
     "read_xattrs",
     "remove_access",
     "repository_statistics",
