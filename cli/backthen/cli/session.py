@@ -18,13 +18,12 @@ if TYPE_CHECKING:
     from backthen.repository import Client, Folders, LockedRepository, Repository, Unlocking
 
 
-def open_repository(settings: Settings, *needed: str, for_snapshot: bool = False) -> Repository:
+def open_repository(settings: Settings, *needed: str) -> Repository:
     """Find and unlock the repository; to be used as a context manager.
 
     Args:
         settings: say where it is and how to open it.
         needed: names of `backthen.repository` that are used next; they are imported while the keys are derived.
-        for_snapshot: a snapshot is to be made, see `LockedRepository.begin_unlock`.
 
     Raises:
         RepositoryNotFound: there is none at the location.
@@ -35,7 +34,7 @@ def open_repository(settings: Settings, *needed: str, for_snapshot: bool = False
     start_logging(settings)
     locked = find_locked(settings)
     password = read_password(settings.password, password_prompt(settings))
-    return unlock(locked, settings, password, *needed, tries=TRIES_MAX, for_snapshot=for_snapshot)
+    return unlock(locked, settings, password, *needed, tries=TRIES_MAX)
 
 
 def find_locked(settings: Settings, *, retry_for_s: float | None = None) -> LockedRepository:
@@ -70,7 +69,7 @@ def unlock(
 ) -> Repository:
     """Unlock with `password`; where it is wrong, one that was typed may be typed again until `tries` are used up.
 
-    What is `needed` and `for_snapshot` are as for `open_repository`.
+    What is `needed` is as for `open_repository`, `for_snapshot` as for `LockedRepository.begin_unlock`.
 
     Raises:
         WrongPassword: the password does not open it.

@@ -110,6 +110,7 @@ if TYPE_CHECKING:
     from backthen.repository.source import ExclusionRules
     from backthen.repository.storage import Storage, StorageAccess, StorageState, open_storage
     from backthen.repository.times import parse_time
+    from backthen.repository.walking import WalkApart, walk_apart
 
 _OFFERED = {
     "backup": ("SnapshotReport", "SnapshotRequest", "SourceAmount", "count_source", "create_snapshot"),
@@ -178,6 +179,7 @@ _OFFERED = {
     "source": ("ExclusionRules",),
     "storage": ("Storage", "StorageAccess", "StorageState", "open_storage"),
     "times": ("parse_time",),
+    "walking": ("WalkApart", "walk_apart"),
 }
 _HOMES = {name: module for module, names in _OFFERED.items() for name in names}
 
@@ -251,6 +253,7 @@ __all__ = [
     "UnionChild",
     "Unlocking",
     "Verdict",
+    "WalkApart",
     "WrongPassword",
     "add_password",
     "add_recovery_key",
@@ -294,6 +297,7 @@ __all__ = [
     "top_past",
     "union_children",
     "unlock",
+    "walk_apart",
 ]
 
 

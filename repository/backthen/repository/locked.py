@@ -69,6 +69,16 @@ class LockedRepository:
         """The repository's id."""
         return self._header.repository_id
 
+    @property
+    def cache_folder(self) -> Path:
+        """Where what can be had again of it is kept."""
+        return self._folders.cache / self.id.hex()
+
+    @property
+    def folder(self) -> Path | None:
+        """Where it is on this machine, or None where it is elsewhere."""
+        return self._storage.folder
+
     def close(self) -> None:
         """Let go of the storage; to be called before a process forks. It may be unlocked all the same."""
         self._storage.close()

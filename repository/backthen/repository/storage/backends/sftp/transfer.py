@@ -19,7 +19,9 @@ PIECE_BYTES = 64 * 1024
 IN_FLIGHT_MAX = 64
 """Pieces of one object on their way: 4 MiB, which is 80 MB/s over a line of 50 ms."""
 SMALL_BYTES = 256 * 1024
-"""So much of an object goes along with the request to open it, written or asked for."""
+"""So much of an object goes along with the request to open it, written, or asked for where nobody knows its length."""
+_PART_BYTES = 1 << 20
+"""So much of an object is asked for along with the request to open it, where it is known to be that long."""
 SYNC_BYTES = 8 * 1024 * 1024
 """After so many bytes the server is told to flush them to its disk, without waiting until it has."""
 
@@ -139,7 +141,7 @@ async def fetch_object(
     early: list[_Piece] = []
     begin = offset
     if opening.foretold is not None:
-        offset += SMALL_BYTES if length is None else min(length, SMALL_BYTES)
+        offset += SMALL_BYTES if length is None or length > _PART_BYTES else length
         for at, wanted in _pieces(begin, offset, sftp.limits.max_read_len):
             early.append(_Piece(at, wanted, channel.send(_read(channel, opening.foretold, at, wanted))))
     status = channel.send(sftp.lstat(path, 0))
