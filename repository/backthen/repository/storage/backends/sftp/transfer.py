@@ -106,17 +106,18 @@ async def send_object(
 
     if size > SMALL_BYTES:
         channel.widen()
-    sync_at = upload.durable + SYNC_BYTES
-    for offset, length in _pieces(upload.durable, size, sftp.limits.max_write_len):
-        if offset >= sync_at:
-            on_their_way.append((channel.send(flush(channel, handle)), offset))
-            sync_at = offset + SYNC_BYTES
-        data = read(offset, length)
-        if delay_s := pace.delay_s(length):
-            await asyncio.sleep(delay_s)
-        while len(on_their_way) >= IN_FLIGHT_MAX:
-            await take_oldest()
-        on_their_way.append((channel.send(sftp.write(handle, offset, data)), 0))
+    async with channel.turn:
+        sync_at = upload.durable + SYNC_BYTES
+        for offset, length in _pieces(upload.durable, size, sftp.limits.max_write_len):
+            if offset >= sync_at:
+                on_their_way.append((channel.send(flush(channel, handle)), offset))
+                sync_at = offset + SYNC_BYTES
+            data = read(offset, length)
+            if delay_s := pace.delay_s(length):
+                await asyncio.sleep(delay_s)
+            while len(on_their_way) >= IN_FLIGHT_MAX:
+                await take_oldest()
+            on_their_way.append((channel.send(sftp.write(handle, offset, data)), 0))
     on_their_way.append((channel.send(flush(channel, handle)), size))
     status = channel.send(sftp.fstat(handle, 0))
     while on_their_way:
