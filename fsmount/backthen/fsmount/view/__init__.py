@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from backthen.fsmount.view.activity import REQUEST_DEADLINE_S
 from backthen.fsmount.view.attributes import Attributes, Listed, Owner
+from backthen.fsmount.view.beginning import history_view, tree_view
 from backthen.fsmount.view.errors import (
     DamagedContent,
     Gone,
@@ -21,7 +22,7 @@ from backthen.fsmount.view.errors import (
     UnreadAtBackup,
     ViewError,
 )
-from backthen.fsmount.view.filesystem import Showing, View, history_view, tree_view
+from backthen.fsmount.view.filesystem import Showing, View
 from backthen.fsmount.view.history import Blobs, History
 from backthen.fsmount.view.numbers import ROOT_NUMBER
 from backthen.fsmount.view.opened import Capacity, OpenDirectory, OpenFile
