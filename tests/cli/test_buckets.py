@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from backthen.repository.storage import open_storage
 from tests.cli.conftest import TIMEOUT_S, User, program, settle
 from tests.support.http_server import Answer, Request, http_server, ignoring_conditions, s3_error
 from tests.support.s3_server import S3Server
@@ -48,6 +49,19 @@ def test_a_life_in_a_bucket(tenant: User, tree: Path, mountpoint: Path, tmp_path
         assert not path.is_file() or SECRET.encode() not in path.read_bytes(), path
 
 
+def test_a_machine_notices_when_a_bucket_has_lost_snapshots(tenant: User, tree: Path, s3_server: S3Server) -> None:
+    tenant.run("init")
+    tenant.snapshot(str(tree))
+    storage = open_storage(tenant.variables["BACKTHEN_REPOSITORY"], s3_server.access)
+    held = {stored.name for folder in ("roots", "log") for stored in storage.list(folder)}
+    tenant.snapshot(str(tree))
+    for name in {stored.name for folder in ("roots", "log") for stored in storage.list(folder)} - held:
+        storage.delete(name)
+    storage.close()
+    for command in (("snapshot", "list"), ("snapshot", "create", str(tree))):
+        assert "it has lost log/" in tenant.run(*command, code=13).err
+
+
 def test_a_mount_of_what_is_not_there_says_so(tenant: User, mountpoint: Path) -> None:
     assert "there is no repository at s3://" in tenant.run("mount", str(mountpoint), code=10).err
     tenant.variables["BACKTHEN_REPOSITORY"] = "s3://nobody-made-this/prefix"
@@ -69,7 +83,7 @@ def test_init_beside_something_else(tenant: User, tree: Path) -> None:
 def test_credentials_come_out_of_a_profile(tenant: User, tree: Path) -> None:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION"):
         del tenant.variables[name]
-    assert "there are no credentials" in tenant.run("init", code=1).err
+    assert "there are no credentials" in tenant.run("init", code=2).err
     (tenant.home / ".aws").mkdir()
     keys = f"aws_access_key_id = AKID\naws_secret_access_key = {SECRET}\n"
     (tenant.home / ".aws" / "credentials").write_text(f"[backup]\n{keys}")

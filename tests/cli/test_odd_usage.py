@@ -134,6 +134,28 @@ def test_a_mountpoint_is_named_without_the_folders_that_were_only_passed_through
 
 
 @pytest.mark.parametrize(
+    ("location", "variables"),
+    [
+        ("s3://bucket", {}),
+        ("s3://bucket", {"AWS_ACCESS_KEY_ID": "half"}),
+        ("s3://bucket", {"AWS_PROFILE": "nobody"}),
+        ("gs://bucket", {}),
+        ("gs://bucket", {"GOOGLE_APPLICATION_CREDENTIALS": "/nowhere"}),
+        ("az://container", {}),
+        ("az://container", {"AZURE_STORAGE_ACCOUNT": "me"}),
+        ("sftp://nas/folder", {}),
+    ],
+)
+def test_credentials_that_are_missing_here_are_a_wrong_usage_of_every_storage(
+    newcomer: User, location: str, variables: dict[str, str]
+) -> None:
+    (newcomer.home / ".ssh").mkdir()
+    (newcomer.home / ".ssh" / "config").write_text("Port many\n")
+    error = newcomer.run("-r", location, "snapshot", "list", code=2, variables=variables).err
+    assert error.count("\n") == 2  # a sentence, and what can be done
+
+
+@pytest.mark.parametrize(
     "location", ["sftp:me@nas:/backups", "s3:bucket/prefix", "s3:/bucket", "rest:http://host/", "me@nas:/backups"]
 )
 def test_a_location_as_other_programs_write_it_is_no_folder(newcomer: User, location: str, tmp_path: Path) -> None:

@@ -61,8 +61,12 @@ def test_the_first_repository_on_a_server_is_the_default_from_then_on(distant: U
 def test_a_mount_at_login_is_installed_for_a_server(distant: User, tree: Path, mountpoint: Path) -> None:
     distant.run("init")
     distant.snapshot(str(tree))
-    document = distant.run("mount", "--json", "--install", str(mountpoint)).document
-    assert f'"{distant.variables["BACKTHEN_REPOSITORY"]}"' in Path(str(document["unit"])).read_text()
+    variables = {"AWS_PROFILE": "of other programs", "AWS_ENDPOINT_URL": "https://s3.example.org"}
+    document = distant.run("mount", "--json", "--install", str(mountpoint), variables=variables).document
+    text = Path(str(document["unit"])).read_text()
+    assert f'"{distant.variables["BACKTHEN_REPOSITORY"]}"' in text
+    assert f"XDG_CACHE_HOME={distant.home}/cache" in text
+    assert "AWS_" not in text
 
 
 @pytest.mark.parametrize(

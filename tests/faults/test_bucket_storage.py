@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from obstore.exceptions import GenericError
 
-from backthen.repository import InvalidRequest, ObjectExists, RepositoryExists, Storage, StorageAccess, StorageError
+from backthen.repository import InvalidAccess, ObjectExists, RepositoryExists, Storage, StorageAccess, StorageError
 from backthen.repository.errors import ObjectMissing
 from backthen.repository.ids import ObjectId, PackId
 from backthen.repository.storage import (
@@ -192,7 +192,7 @@ def test_without_credentials_nobody_is_asked(location: str, monkeypatch: pytest.
     with http_server(respond) as endpoint:
         monkeypatch.setenv("AWS_METADATA_ENDPOINT", endpoint)
         storage = open_storage(location, StorageAccess(bucket_options={"aws_endpoint_url": endpoint}))
-        with pytest.raises(InvalidRequest, match="no credentials") as caught:
+        with pytest.raises(InvalidAccess, match="no credentials") as caught:
             storage.get(NAME)
         storage.close()
     assert asked == []
@@ -220,7 +220,7 @@ def test_an_endpoint_that_is_none_is_refused(location: str, option: str, endpoin
     }
     place = BucketPlace(location[:2], "bucket", "")
     storage = BucketStorage(place, StorageAccess(bucket_options={**credentials, option: endpoint}))
-    with pytest.raises(InvalidRequest) as refused:
+    with pytest.raises(InvalidAccess) as refused:
         storage.get(CONFIG_NAME)
     assert "the endpoint is not the address of a server" == str(refused.value)
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import os
 import shlex
-import subprocess
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,11 +16,13 @@ import pytest
 
 from backthen.repository.errors import InvalidRequest, ObjectExists, ObjectMissing, StorageError
 from backthen.repository.ids import ObjectId, PackId
-from backthen.repository.storage import CONFIG_NAME, StorageAccess, StoredObject, index_name, open_storage, pack_name
-from backthen.repository.storage.backends.sftp import SftpStorage
-from tests.support.other_ssh_server import other_ssh_server
+from backthen.repository.storage import CONFIG_NAME, StorageAccess, StoredObject, index_name, pack_name
+from backthen.repository.storage.backends.sftp import SftpStorage, folders
+from tests.support.onlooker import wait_until
+from tests.support.other_ssh_server import EndlessFolders, other_ssh_server
+from tests.support.sftp_storages import refusal_of, sftp_storage
 from tests.support.slow_line import SlowLine
-from tests.support.ssh_server import SshServer, make_key, throwaway_sshd
+from tests.support.ssh_server import SshServer, throwaway_sshd
 
 MIB = 1 << 20
 DAY_S = 24 * 60 * 60
@@ -35,167 +37,12 @@ def folder(tmp_path: Path) -> Path:
     return made
 
 
-@contextmanager
-def _storage(location: str, access: StorageAccess) -> Iterator[SftpStorage]:
-    storage = SftpStorage(location, access)
-    try:
-        yield storage
-    finally:
-        storage.close()
-
-
 def _pack(content: bytes) -> str:
     return pack_name(PackId(ObjectId(hashlib.sha256(content).digest())))
 
 
 def _index(content: bytes) -> str:
     return index_name(ObjectId(hashlib.sha256(content).digest()))
-
-
-def _configured(server: SshServer, folder: Path, text: str) -> StorageAccess:
-    """The server's access, with a configuration that comes first."""
-    config = folder / "own_config"
-    config.write_text(text)
-    return replace(server.access, ssh_config=(config, server.config))
-
-
-def _refusal(location: str, access: StorageAccess) -> StorageError:
-    with _storage(location, access) as storage, pytest.raises(StorageError) as caught:
-        storage.get(CONFIG_NAME)
-    assert caught.value.hint
-    return caught.value
-
-
-# Who is who
-
-
-def test_an_unknown_host_is_refused_and_how_to_know_it_is_told(ssh_server: SshServer, tmp_path: Path) -> None:
-    access = _configured(ssh_server, tmp_path, f"UserKnownHostsFile {tmp_path / 'none'}\n")
-    refusal = _refusal(ssh_server.location(tmp_path), access)
-    assert f"the key of [127.0.0.1]:{ssh_server.port} is not known" in str(refusal)
-    assert f"ssh -p {ssh_server.port} {ssh_server.user}@127.0.0.1" in refusal.hint
-    assert not refusal.transient
-
-
-def test_a_changed_host_key_is_refused_as_such(ssh_server: SshServer, tmp_path: Path) -> None:
-    make_key(tmp_path / "other")
-    known = tmp_path / "known_hosts"
-    known.write_text(f"[127.0.0.1]:{ssh_server.port} {(tmp_path / 'other.pub').read_text()}")
-    refusal = _refusal(
-        ssh_server.location(tmp_path), _configured(ssh_server, tmp_path, f"UserKnownHostsFile {known}\n")
-    )
-    assert "is not the one in known_hosts" in str(refusal)
-    assert f"ssh-keygen -R '[127.0.0.1]:{ssh_server.port}'" in refusal.hint
-    assert not refusal.transient
-
-
-def test_a_configuration_cannot_switch_the_check_of_the_host_off(ssh_server: SshServer, tmp_path: Path) -> None:
-    text = "StrictHostKeyChecking no\nUserKnownHostsFile none\nGlobalKnownHostsFile none\n"
-    assert "is not known" in str(_refusal(ssh_server.location(tmp_path), _configured(ssh_server, tmp_path, text)))
-
-
-def test_hashed_known_hosts_are_known(ssh_server: SshServer, tmp_path: Path) -> None:
-    known = tmp_path / "known_hosts"
-    known.write_text(ssh_server.known_hosts.read_text())
-    subprocess.run(["ssh-keygen", "-q", "-H", "-f", known], check=True, stderr=subprocess.DEVNULL)
-    assert "127.0.0.1" not in known.read_text()
-    access = _configured(ssh_server, tmp_path, f"UserKnownHostsFile {known}\n")
-    with _storage(ssh_server.location(tmp_path / "repository"), access) as storage:
-        storage.create()
-
-
-def test_a_wrong_key_is_refused_once_and_for_all(ssh_server: SshServer, tmp_path: Path) -> None:
-    make_key(tmp_path / "stranger")
-    access = replace(ssh_server.access, ssh_config=(tmp_path / "config",))
-    access.ssh_config[0].write_text(
-        f"IdentityFile {tmp_path / 'stranger'}\nUserKnownHostsFile {ssh_server.known_hosts}\n"
-    )
-    refusal = _refusal(ssh_server.location(tmp_path), access)
-    assert f"127.0.0.1 lets {ssh_server.user} in with none of the keys" in str(refusal)
-    assert "ssh-copy-id" in refusal.hint
-    assert not refusal.transient
-
-
-def test_a_key_with_a_passphrase_is_used_from_the_agent_alone(folder: Path, tmp_path: Path) -> None:
-    socket = tmp_path / "agent"
-    with throwaway_sshd(folder) as server:
-        subprocess.run(["ssh-keygen", "-q", "-p", "-N", "open sesame", "-f", server.client_key], check=True)
-        assert "ssh-add" in _refusal(server.location(tmp_path / "repository"), server.access).hint
-        with _agent(socket, server.client_key, tmp_path):
-            access = replace(server.access, ssh_agent=socket)
-            with _storage(server.location(tmp_path / "repository"), access) as storage:
-                storage.create()
-            text = f"Host *\n  IdentityAgent {socket}\n"
-            elsewhere = replace(_configured(server, tmp_path, text), ssh_agent=tmp_path / "no agent")
-            with _storage(server.location(tmp_path / "repository"), elsewhere) as storage:
-                storage.create()
-
-
-@contextmanager
-def _agent(socket: Path, key: Path, tmp_path: Path) -> Iterator[None]:
-    """An agent that holds a key with the passphrase `open sesame`."""
-    ask = tmp_path / "ask"
-    ask.write_text("#!/bin/sh\necho open sesame\n")
-    ask.chmod(0o700)
-    agent = subprocess.Popen(["ssh-agent", "-D", "-a", socket], stdout=subprocess.PIPE)
-    try:
-        assert agent.stdout is not None
-        agent.stdout.readline()
-        environment = os.environ | {
-            "SSH_AUTH_SOCK": str(socket),
-            "SSH_ASKPASS": str(ask),
-            "SSH_ASKPASS_REQUIRE": "force",
-        }
-        subprocess.run(["ssh-add", "-q", key], check=True, env=environment, stdin=subprocess.DEVNULL)
-        yield
-    finally:
-        agent.terminate()
-        agent.communicate()
-
-
-def test_the_configuration_names_host_port_user_and_key(ssh_server: SshServer, tmp_path: Path) -> None:
-    with _storage(f"sftp://backups{tmp_path}/repository", ssh_server.access) as storage:
-        storage.create()
-        storage.put(CONFIG_NAME, b"content")
-    assert (tmp_path / "repository" / "config").read_bytes() == b"content"
-
-
-def test_a_configuration_that_cannot_be_read_is_told(ssh_server: SshServer, tmp_path: Path) -> None:
-    access = _configured(ssh_server, tmp_path, "Port many\n")
-    with _storage(ssh_server.location(tmp_path), access) as storage, pytest.raises(InvalidRequest) as caught:
-        storage.get(CONFIG_NAME)
-    assert "Port" in str(caught.value)
-
-
-def test_a_jump_host_leads_to_the_server_and_is_checked_too(
-    folder: Path, ssh_server: SshServer, tmp_path: Path
-) -> None:
-    with throwaway_sshd(folder) as jump:
-        known = tmp_path / "known_hosts"
-        known.write_text(ssh_server.known_hosts.read_text() + jump.known_hosts.read_text())
-        text = (
-            f"Host jump\n  Hostname 127.0.0.1\n  Port {jump.port}\n  IdentityFile {jump.client_key}\n"
-            f"  UserKnownHostsFile {known}\nHost backups\n  ProxyJump jump\n  UserKnownHostsFile {known}\n"
-        )
-        access = _configured(ssh_server, tmp_path, text)
-        location = f"sftp://backups{tmp_path}/repository"
-        with _storage(location, access) as storage:
-            storage.create()
-            assert len(jump.sessions()) > 0
-        known.write_text(ssh_server.known_hosts.read_text())
-        assert f"[127.0.0.1]:{jump.port} is not known" in str(_refusal(location, access))
-
-
-def test_jump_hosts_that_lead_in_a_circle_are_told(ssh_server: SshServer, tmp_path: Path) -> None:
-    access = _configured(ssh_server, tmp_path, "Host *\n  ProxyJump round\n")
-    with _storage(f"sftp://backups{tmp_path}", access) as storage, pytest.raises(InvalidRequest, match="too many"):
-        storage.get(CONFIG_NAME)
-
-
-def test_a_password_in_a_location_is_refused_and_not_repeated() -> None:
-    with pytest.raises(InvalidRequest) as caught:
-        open_storage("sftp://me:s3cret@host/path")
-    assert "s3cret" not in f"{caught.value} {caught.value.hint}"
 
 
 # Where it is
@@ -205,11 +52,14 @@ def test_a_path_below_the_home_folder(folder: Path, tmp_path: Path) -> None:
     home = tmp_path / "home"
     home.mkdir()
     with throwaway_sshd(folder, sftp=f"internal-sftp -d {home}") as server:
-        with _storage(server.location("/~/deep/repository"), server.access) as storage:
+        with sftp_storage(server.location("/~/deep/repository"), server.access) as storage:
             storage.create()
             storage.put(CONFIG_NAME, b"content")
         assert (home / "deep" / "repository" / "config").read_bytes() == b"content"
-        with _storage(server.location("/~"), server.access) as storage, pytest.raises(InvalidRequest, match="'deep'"):
+        with (
+            sftp_storage(server.location("/~"), server.access) as storage,
+            pytest.raises(InvalidRequest, match="'deep'"),
+        ):
             storage.create()
 
 
@@ -217,9 +67,11 @@ def test_a_file_in_the_place_of_the_folder(ssh_server: SshServer, tmp_path: Path
     file = tmp_path / "file"
     file.write_bytes(b"kept")
     for path in (file, file / "below"):
-        with _storage(ssh_server.location(path), ssh_server.access) as storage:
-            with pytest.raises(StorageError, match="a file stands where a folder belongs"):
+        with sftp_storage(ssh_server.location(path), ssh_server.access) as storage:
+            with pytest.raises(StorageError) as caught:
                 storage.create()
+            stands = f"a file stands where a folder belongs, at {file} on the server"
+            assert f"{storage.location}: {stands}" == str(caught.value)
             with pytest.raises(ObjectMissing):
                 storage.get(CONFIG_NAME)
     assert file.read_bytes() == b"kept"
@@ -229,13 +81,14 @@ def test_a_file_in_the_place_of_the_folder(ssh_server: SshServer, tmp_path: Path
 def test_what_is_no_file_is_no_object(ssh_server: SshServer, tmp_path: Path, what: str) -> None:
     name = index_name(ObjectId(bytes(32)))
     place = tmp_path / "repository" / name
-    with _storage(ssh_server.location(tmp_path / "repository"), ssh_server.access) as storage:
+    with sftp_storage(ssh_server.location(tmp_path / "repository"), ssh_server.access) as storage:
         storage.create()
         assert place.parent.is_dir()
         place.mkdir() if what == "folder" else place.symlink_to(ssh_server.config)
         for act in (lambda: storage.get(name), lambda: storage.put(name, b"x")):
-            with pytest.raises(StorageError, match="not a regular file") as caught:
+            with pytest.raises(StorageError) as caught:
                 act()
+            assert f"{storage.location}/{name}: it is not a regular file" == str(caught.value)
             assert not caught.value.transient
         assert list(storage.list("index")) == []
         assert list((tmp_path / "repository" / "tmp").iterdir()) == []
@@ -251,7 +104,7 @@ def test_a_server_that_runs_as_an_ordinary_user_and_may_not_write(folder: Path, 
         if not parent.stat().st_mode & 0o001:
             parent.chmod(parent.stat().st_mode | 0o011)
     with throwaway_sshd(folder, user="nobody") as server:
-        with _storage(server.location(own / "repository"), server.access) as storage:
+        with sftp_storage(server.location(own / "repository"), server.access) as storage:
             storage.create()
             storage.put(CONFIG_NAME, b"content")
             assert storage.get(CONFIG_NAME) == b"content"
@@ -262,7 +115,7 @@ def test_a_server_that_runs_as_an_ordinary_user_and_may_not_write(folder: Path, 
             with pytest.raises(StorageError, match="denies permission"):
                 storage.get(CONFIG_NAME)
         for path in (others, others / "repository"):
-            with _storage(server.location(path), server.access) as storage:
+            with sftp_storage(server.location(path), server.access) as storage:
                 with pytest.raises(StorageError, match="denies permission") as caught:
                     storage.create()
                     storage.put(CONFIG_NAME, b"content")
@@ -276,7 +129,7 @@ def test_a_server_that_runs_as_an_ordinary_user_and_may_not_write(folder: Path, 
 def test_a_server_without_extensions_stores_as_well(folder: Path, tmp_path: Path, lacking: str) -> None:
     with (
         throwaway_sshd(folder, sftp=f"internal-sftp -P {lacking}") as server,
-        _storage(server.location(tmp_path / "repository"), server.access) as storage,
+        sftp_storage(server.location(tmp_path / "repository"), server.access) as storage,
     ):
         storage.create()
         name = _pack(b"race")
@@ -299,7 +152,7 @@ def test_a_server_that_numbers_what_is_open_otherwise_stores_as_well(folder: Pat
     """It gives other handles than were foretold: nothing that was sent with them may count, or do harm."""
     with (
         other_ssh_server(folder) as (port, access),
-        _storage(f"sftp://127.0.0.1:{port}{tmp_path}/repository", access) as storage,
+        sftp_storage(f"sftp://127.0.0.1:{port}{tmp_path}/repository", access) as storage,
     ):
         storage.create()
         contents = [bytes([number]) * 2000 * number for number in range(24)]
@@ -315,10 +168,23 @@ def test_a_server_that_numbers_what_is_open_otherwise_stores_as_well(folder: Pat
         assert list((tmp_path / "repository" / "tmp").iterdir()) == []
 
 
+def test_names_without_end_do_not_fill_the_memory(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(folders, "_LISTING_BYTES_MAX", MIB)
+    with (
+        other_ssh_server(folder, EndlessFolders) as (port, access),
+        sftp_storage(f"sftp://127.0.0.1:{port}{tmp_path}", access) as storage,
+    ):
+        with pytest.raises(StorageError, match="more names than a repository can have") as caught:
+            list(storage.list("log"))
+        assert not caught.value.transient
+
+
 def test_a_server_with_few_sessions_serves_many_threads(folder: Path, tmp_path: Path) -> None:
     with (
         throwaway_sshd(folder, "MaxSessions 1") as server,
-        _storage(server.location(tmp_path / "repository"), server.access) as storage,
+        sftp_storage(server.location(tmp_path / "repository"), server.access) as storage,
     ):
         storage.create()
         contents = [bytes([number]) * 1000 for number in range(32)]
@@ -334,12 +200,13 @@ def test_a_full_disk_is_told_and_nothing_of_the_object_is_left(folder: Path, tmp
     script = f'mount -t tmpfs -o size={3 * MIB} none {shlex.quote(str(disk))} && exec "$@"'
     with (
         throwaway_sshd(folder, prefix=["unshare", "--mount", "sh", "-c", script, "sh"]) as server,
-        _storage(server.location(disk / "repository"), server.access) as storage,
+        sftp_storage(server.location(disk / "repository"), server.access) as storage,
     ):
         storage.create()
         content = os.urandom(8 * MIB)
-        with pytest.raises(StorageError, match="the server's disk is full") as caught:
+        with pytest.raises(StorageError) as caught:
             storage.put(_pack(content), content)
+        assert f"{storage.location}/{_pack(content)}: the server's disk is full" == str(caught.value)
         assert not caught.value.transient
         assert list(storage.list("packs")) == []
         small = os.urandom(MIB)
@@ -355,7 +222,7 @@ def test_what_is_small_takes_one_round_trip_and_two_to_store(ssh_server: SshServ
     with SlowLine(("127.0.0.1", ssh_server.port), round_trip_s=0.2) as line:
         ssh_server.also_at(line.port)
         location = f"sftp://{ssh_server.user}@127.0.0.1:{line.port}{tmp_path}/repository"
-        with _storage(location, ssh_server.access) as storage:
+        with sftp_storage(location, ssh_server.access) as storage:
             with line.unlimited():
                 storage.create()
                 storage.put(CONFIG_NAME, b"config")
@@ -390,7 +257,7 @@ def test_an_upload_that_is_cut_goes_on_where_it_was(ssh_server: SshServer, tmp_p
     with SlowLine(("127.0.0.1", ssh_server.port), round_trip_s=0.001) as line:
         ssh_server.also_at(line.port)
         location = f"sftp://{ssh_server.user}@127.0.0.1:{line.port}{tmp_path}/repository"
-        with _storage(location, ssh_server.access) as storage:
+        with sftp_storage(location, ssh_server.access) as storage:
             storage.create()
             line.cut_after(26 * MIB)
             with pytest.raises(StorageError) as caught:
@@ -408,18 +275,19 @@ def test_an_upload_that_is_cut_goes_on_where_it_was(ssh_server: SshServer, tmp_p
 
 
 @pytest.mark.parametrize("loss", ["gone", "shorter"])
-def test_an_upload_whose_beginning_is_lost_begins_anew(ssh_server: SshServer, tmp_path: Path, loss: str) -> None:
+def test_an_upload_whose_beginning_is_lost_begins_anew(folder: Path, tmp_path: Path, loss: str) -> None:
     content = os.urandom(20 * MIB)
     name, file, spool = _pack(content), tmp_path / "pack", tmp_path / "repository" / "tmp"
     file.write_bytes(content)
-    with SlowLine(("127.0.0.1", ssh_server.port), round_trip_s=0.001) as line:
-        ssh_server.also_at(line.port)
-        location = f"sftp://{ssh_server.user}@127.0.0.1:{line.port}{tmp_path}/repository"
-        with _storage(location, ssh_server.access) as storage:
+    with throwaway_sshd(folder) as server, SlowLine(("127.0.0.1", server.port), round_trip_s=0.001) as line:
+        server.also_at(line.port)
+        location = f"sftp://{server.user}@127.0.0.1:{line.port}{tmp_path}/repository"
+        with sftp_storage(location, server.access) as storage:
             storage.create()
             line.cut_after(18 * MIB)
             with pytest.raises(StorageError):
                 storage.put_file(name, file)
+            wait_until(lambda: not server.sessions())  # what has arrived is still being written
             (left,) = spool.iterdir()
             left.unlink() if loss == "gone" else os.truncate(left, MIB)
             line.go()
@@ -435,7 +303,7 @@ def test_a_server_that_crashes_while_it_is_read_is_told_and_found_again(folder: 
     ):
         server.also_at(line.port)
         location = f"sftp://{server.user}@127.0.0.1:{line.port}{tmp_path}/repository"
-        with _storage(location, server.access) as storage, ThreadPoolExecutor(1) as pool:
+        with sftp_storage(location, server.access) as storage, ThreadPoolExecutor(1) as pool:
             storage.create()
             storage.put(_pack(content), content)
             begun = line.counts.received
@@ -448,8 +316,7 @@ def test_a_server_that_crashes_while_it_is_read_is_told_and_found_again(folder: 
             assert caught.value.transient
             assert storage.get(_pack(content)) == content
             server.stop()
-            server.cut()
-            assert _refusal(location, server.access).transient
+            assert refusal_of(location, server.access).transient
             server.restart()
             assert storage.get(_pack(content)) == content
 
@@ -459,7 +326,7 @@ def test_a_server_that_says_nothing_is_given_up(ssh_server: SshServer, tmp_path:
     with SlowLine(("127.0.0.1", ssh_server.port), round_trip_s=0.001) as line:
         ssh_server.also_at(line.port)
         location = f"sftp://{ssh_server.user}@127.0.0.1:{line.port}{tmp_path}/repository"
-        with _storage(location, access) as storage:
+        with sftp_storage(location, access) as storage:
             storage.create()
             line.stall()
             for _ in "connected", "connecting":
@@ -471,14 +338,42 @@ def test_a_server_that_says_nothing_is_given_up(ssh_server: SshServer, tmp_path:
             assert storage.get(CONFIG_NAME) == b"content"
 
 
+def test_who_is_at_work_while_it_is_closed_is_told_and_leaves_nothing_open(
+    ssh_server: SshServer, tmp_path: Path
+) -> None:
+    """What is left open is a warning when it is collected, and so an error here."""
+    with sftp_storage(ssh_server.location(tmp_path / "repository"), ssh_server.access) as storage:
+        storage.create()
+        for _ in range(10):
+            closing = threading.Event()
+            with ThreadPoolExecutor(4) as pool:
+                working = [pool.submit(_list_until, closing, storage) for _ in range(4)]
+                storage.close()
+                closing.set()
+            assert {True} >= {error.transient for work in working for error in work.result()}
+            storage.close()
+            gc.collect()
+
+
+def _list_until(closing: threading.Event, storage: SftpStorage) -> list[StorageError]:
+    """List again and again; what was said against it."""
+    refusals = []
+    while not closing.is_set():
+        try:
+            list(storage.list("log"))
+        except StorageError as error:
+            refusals.append(error)
+    return refusals
+
+
 def test_an_unknown_name_and_a_closed_port_are_told(tmp_path: Path) -> None:
     access = StorageAccess(timeout_s=5)
-    assert "not known" in str(_refusal(f"sftp://nobody.invalid{tmp_path}", access))
-    assert _refusal(f"sftp://127.0.0.1:1{tmp_path}", access).transient
+    assert "not known" in str(refusal_of(f"sftp://nobody.invalid{tmp_path}", access))
+    assert refusal_of(f"sftp://127.0.0.1:1{tmp_path}", access).transient
 
 
 def test_a_repository_whose_disk_went_away_is_not_taken_for_empty(ssh_server: SshServer, tmp_path: Path) -> None:
-    with _storage(ssh_server.location(tmp_path / "repository"), ssh_server.access) as storage:
+    with sftp_storage(ssh_server.location(tmp_path / "repository"), ssh_server.access) as storage:
         storage.create()
         storage.put(CONFIG_NAME, b"content")
         (tmp_path / "repository").rename(tmp_path / "away")
@@ -490,7 +385,7 @@ def test_a_repository_whose_disk_went_away_is_not_taken_for_empty(ssh_server: Ss
 
 
 def test_folders_that_were_taken_away_are_made_anew(ssh_server: SshServer, tmp_path: Path) -> None:
-    with _storage(ssh_server.location(tmp_path / "repository"), ssh_server.access) as storage:
+    with sftp_storage(ssh_server.location(tmp_path / "repository"), ssh_server.access) as storage:
         storage.create()
         storage.put(_pack(b"a"), b"a")
         for path in sorted((tmp_path / "repository").rglob("*"), reverse=True):
@@ -502,7 +397,7 @@ def test_folders_that_were_taken_away_are_made_anew(ssh_server: SshServer, tmp_p
 
 
 def test_only_what_is_a_day_old_by_the_servers_clock_is_abandoned(ssh_server: SshServer, tmp_path: Path) -> None:
-    with _storage(ssh_server.location(tmp_path / "repository"), ssh_server.access) as storage:
+    with sftp_storage(ssh_server.location(tmp_path / "repository"), ssh_server.access) as storage:
         assert storage.remove_abandoned_spool() == 0
         storage.create()
         storage.put(CONFIG_NAME, b"content")
@@ -514,12 +409,3 @@ def test_only_what_is_a_day_old_by_the_servers_clock_is_abandoned(ssh_server: Ss
             os.utime(spool / name, (now_s - age_s, now_s - age_s))
         assert storage.remove_abandoned_spool() == 1
         assert {path.name for path in spool.iterdir()} == {"far-young", "far-new", "pack-of-a-local-writer"}
-
-
-def test_a_file_that_is_gone_is_no_matter_of_the_network(ssh_server: SshServer, tmp_path: Path) -> None:
-    """As where the cache was removed under a run: trying again would not help."""
-    with _storage(ssh_server.location(tmp_path / "stored"), ssh_server.access) as storage:
-        with pytest.raises(StorageError) as caught:
-            storage.put_file(_pack(b"content"), tmp_path / "gone")
-        assert (f"{tmp_path}/gone: No such file or directory", False) == (str(caught.value), caught.value.transient)
-        assert [] == list(storage.list("packs"))

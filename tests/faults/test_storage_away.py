@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.onlooker import PATIENCE_S, Onlooker, Stalled, is_running, onlooker, wait_until
+from tests.support.slow_line import SlowLine
+from tests.support.ssh_server import throwaway_sshd
 
 EIO = f"[Errno {errno.EIO}]".encode()
 
@@ -151,6 +153,39 @@ def test_storage_that_is_away_gives_eio_until_it_is_back(who: Onlooker, stalled:
     wait_until(lambda: len(who.names(who.past / "snapshots")) == 2)
     assert log.read_text().count("the storage answers again") == 1
     who.user.run("umount", str(who.past))
+
+
+@pytest.mark.parametrize("how", ["stopped", "silent"])
+def test_a_server_that_is_away_gives_eio_inside_the_deadline_until_it_is_back(tmp_path: Path, how: str) -> None:
+    sshd = tmp_path / "sshd"
+    sshd.mkdir()
+    with (
+        onlooker("root" if os.geteuid() == 0 else "user") as who,
+        throwaway_sshd(sshd) as server,
+        SlowLine(("127.0.0.1", server.port), round_trip_s=0.001) as line,
+    ):
+        server.also_at(line.port)
+        (who.user.home / ".ssh").mkdir(mode=0o700)
+        (who.user.home / ".ssh" / "config").write_text(server.config.read_text())
+        location = f"sftp://{server.user}@127.0.0.1:{line.port}{who.user.home}/repository"
+        _, log = who.mount("-r", location, "--timeout", "4")
+        assert who.read(_saved(who, "letter")) == b"Dear all,\n"
+
+        server.stop() if how == "stopped" else line.stall()
+        assert EIO in who.read(_saved(who, "numbers"))
+        assert who.read(_saved(who, "letter")) == b"Dear all,\n"
+        assert len(who.names(who.past / "snapshots")) == 1
+        said = "has failed for" if how == "stopped" else "has not answered for"
+        wait_until(lambda: who.status()["storage"].startswith(said))
+        logged = "the storage fails" if how == "stopped" else "a request was not answered by the storage in time"
+        assert logged in log.read_text()
+
+        server.restart() if how == "stopped" else line.go()
+        wait_until(lambda: who.read(_saved(who, "numbers")) == (who.tree / "numbers").read_bytes())
+        wait_until(lambda: who.status()["storage"] == "answers")
+        if how == "stopped":
+            assert "the storage answers again" in log.read_text()
+        who.user.run("umount", str(who.past))
 
 
 def test_the_cache_can_vanish_under_a_mount(who: Onlooker) -> None:

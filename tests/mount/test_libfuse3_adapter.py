@@ -19,7 +19,7 @@ import pytest
 
 from backthen.fsmount.adapters import fuse_protocol as protocol
 from backthen.fsmount.adapters import libfuse3_session
-from backthen.fsmount.adapters.fuse_connection import Connection, Refusal
+from backthen.fsmount.adapters.fuse_connection import Connection, Refusal, joined
 from backthen.fsmount.adapters.fuse_protocol import Opcode, UnknownProtocol
 from backthen.fsmount.adapters.libfuse import CHANGING_S
 from backthen.fsmount.adapters.libfuse3 import CHANGES, Adapter
@@ -27,9 +27,9 @@ from backthen.fsmount.adapters.waiting import WAITING_MAX, WORKERS_MAX, Answer, 
 from backthen.fsmount.drivers import Driver, load_driver
 from backthen.fsmount.errors import MountRefused
 from backthen.fsmount.view import ROOT_NUMBER, Owner, View, history_view
-from backthen.repository import NotInMemory, monotonic_ns
+from backthen.repository import BlobSource, NotInMemory, monotonic_ns
 from tests.mount.sample import MANY, sample_history
-from tests.support.history import MemoryHistory
+from tests.support.history import Folder, MemoryHistory
 
 WAIT_S = 20
 LEFT_TO_THE_KERNEL = (20, 25, 28, 30, 31, 32, 33, 34, 36, 37, 39, 40, 52, 4000)
@@ -44,6 +44,10 @@ def _view() -> tuple[View, MemoryHistory]:
 
 def _adapter(view: View, *, enable_acl: bool = False) -> Adapter:
     return Adapter(view, enable_acl=enable_acl, initialised=lambda: None)
+
+
+def _ask(adapter: Adapter, source: BlobSource, opcode: int, number: int, body: bytes) -> bytes:
+    return joined(adapter.answer(source, opcode, number, body))
 
 
 def _find(view: View, path: bytes) -> int:
@@ -147,7 +151,7 @@ def test_kernel_may_keep_a_snapshot_for_ever_and_all_else_for_half_a_second() ->
     def kept(path: bytes) -> tuple[float, float]:
         above, _, name = path.rpartition(b"/")
         parent = _find(view, above) if above else ROOT_NUMBER
-        found = adapter.answer(view.near, Opcode.LOOKUP, parent, name + b"\0")
+        found = _ask(adapter, view.near, Opcode.LOOKUP, parent, name + b"\0")
         _, _, entry, attributes, entry_ns, attributes_ns = struct.unpack_from("=QQQQII", found)
         return entry + entry_ns / 1e9, attributes + attributes_ns / 1e9
 
@@ -164,7 +168,7 @@ def test_kernel_may_keep_the_listings_of_snapshots_alone() -> None:
     adapter = _adapter(view)
 
     def flags(number: int) -> int:
-        _, flags, _ = struct.unpack("=QII", adapter.answer(view.near, Opcode.OPENDIR, number, bytes(8)))
+        _, flags, _ = struct.unpack("=QII", _ask(adapter, view.near, Opcode.OPENDIR, number, bytes(8)))
         assert isinstance(flags, int)
         return flags
 
@@ -176,10 +180,10 @@ def test_listing_in_small_pieces_has_everything_once() -> None:
     view, _ = _view()
     adapter = _adapter(view)
     number = _find(view, _kinds(view)[:-6] + b"many")
-    handle, _, _ = struct.unpack("=QII", adapter.answer(view.near, Opcode.OPENDIR, number, bytes(8)))
+    handle, _, _ = struct.unpack("=QII", _ask(adapter, view.near, Opcode.OPENDIR, number, bytes(8)))
     names: list[bytes] = []
     after = 0
-    while payload := adapter.answer(view.near, Opcode.READDIRPLUS, number, struct.pack("=QQI20x", handle, after, 1000)):
+    while payload := _ask(adapter, view.near, Opcode.READDIRPLUS, number, struct.pack("=QQI20x", handle, after, 1000)):
         assert len(payload) <= 1000
         at = 0
         while at < len(payload):
@@ -193,13 +197,11 @@ def test_listing_in_small_pieces_has_everything_once() -> None:
     assert len(names) == len(set(names)) == MANY + 2
 
 
-def _listed(view: View, adapter: Adapter, number: int) -> list[tuple[int, bytes]]:
+def _listed(source: BlobSource, adapter: Adapter, number: int) -> list[tuple[int, bytes]]:
     """List a directory; numbers and names."""
-    (handle,) = struct.unpack_from("=Q", adapter.answer(view.near, Opcode.OPENDIR, number, bytes(8)))
+    (handle,) = struct.unpack_from("=Q", _ask(adapter, source, Opcode.OPENDIR, number, bytes(8)))
     found, after = [], 0
-    while payload := adapter.answer(
-        view.near, Opcode.READDIRPLUS, number, struct.pack("=QQI20x", handle, after, 32 << 10)
-    ):
+    while payload := _ask(adapter, source, Opcode.READDIRPLUS, number, struct.pack("=QQI20x", handle, after, 32 << 10)):
         at = 0
         while at < len(payload):
             listed, after, length, _ = struct.unpack_from("=QQII", payload, at + 128)
@@ -208,13 +210,15 @@ def _listed(view: View, adapter: Adapter, number: int) -> list[tuple[int, bytes]
     return found
 
 
-def test_folders_that_were_made_ready_are_listed_as_if_they_were_not() -> None:
+@pytest.mark.parametrize("kind", ["near", "source"])
+def test_folders_that_were_made_ready_are_listed_as_if_they_were_not(kind: str) -> None:
     view, _ = _view()
+    source = view.near if kind == "near" else view.source
     top = _find(view, view.target(view.source, _find(view, b"latest")))
     plain, ready = _adapter(view), _adapter(view)
-    expected = {number: _listed(view, plain, number) for number, _ in _listed(view, plain, top)[2:]}
+    expected = {number: _listed(view.near, plain, number) for number, _ in _listed(view.near, plain, top)[2:]}
 
-    folders = _listed(view, ready, top)[2:]
+    folders = _listed(source, ready, top)[2:]
     made = 0
     while ready.prepare():
         made += 1
@@ -222,7 +226,7 @@ def test_folders_that_were_made_ready_are_listed_as_if_they_were_not() -> None:
     assert made == len(folders) == len(expected)
     asked = view.activity.from_memory
     for number, _ in reversed(folders):
-        assert _listed(view, ready, number) == expected[number]
+        assert _listed(view.near, ready, number) == expected[number]
     # All that was left are the ends of the listings, and what did not fit into the first answer.
     assert view.activity.from_memory - asked < 2 * len(folders) + MANY // 100
 
@@ -232,7 +236,7 @@ def test_folder_that_was_made_ready_goes_with_its_snapshot() -> None:
     newest = history.snapshots()[-1]
     top = _find(view, view.target(view.source, _find(view, b"latest")))
     adapter = _adapter(view)
-    folders = _listed(view, adapter, top)[2:]
+    folders = _listed(view.near, adapter, top)[2:]
     while adapter.prepare():
         pass
     history.forget(newest)
@@ -248,7 +252,7 @@ def test_folder_that_was_made_ready_goes_with_its_snapshot() -> None:
 def test_bug_while_something_is_made_ready_is_logged_and_ends_nothing(caplog: pytest.LogCaptureFixture) -> None:
     view, _ = _view()
     adapter = _adapter(view)
-    _listed(view, adapter, _find(view, view.target(view.source, _find(view, b"latest"))))
+    _listed(view.near, adapter, _find(view, view.target(view.source, _find(view, b"latest"))))
     broken = Mock(side_effect=ZeroDivisionError("oh"))
     view.open_directory = broken  # type: ignore[method-assign]
 
@@ -321,6 +325,20 @@ def test_forgetting_is_not_answered() -> None:
         kernel.request(9, Opcode.STATFS, ROOT_NUMBER)
 
         assert kernel.reply()[:2] == (9, 0)
+
+
+def test_content_in_very_many_pieces_is_answered() -> None:
+    history = MemoryHistory()
+    pieces = [number.to_bytes(2, "big") for number in range(3000)]
+    history.add(Folder({b"pieces": history.writer.file(pieces)}), host="one", started_ns=0)
+    view = history_view(history, Owner(0, 0), monotonic_ns)
+    number = _find(view, view.target(view.source, _find(view, b"latest")) + b"/pieces")
+
+    with _kernel(view, _adapter(view)) as kernel:
+        handle = kernel.ask(Opcode.OPEN, number, bytes(8))[:8]
+
+        assert kernel.ask(Opcode.READ, number, handle + struct.pack("=QI20x", 1, 5000)) == b"".join(pieces)[1:5001]
+        assert kernel.ask(Opcode.READ, number, handle + struct.pack("=QI20x", 5996, 10)) == b"\x0b\xb6\x0b\xb7"
 
 
 def test_request_that_takes_too_long_fails_once_and_others_go_on(caplog: pytest.LogCaptureFixture) -> None:

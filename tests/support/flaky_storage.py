@@ -12,6 +12,7 @@ from typing_extensions import Buffer
 
 from backthen.repository.errors import StorageError
 from backthen.repository.storage import Storage, StoredObject
+from backthen.repository.storage.local_file import of_local_file
 from backthen.repository.storage.wrappers.wrapper import StorageWrapper
 
 _Result = TypeVar("_Result")
@@ -69,7 +70,8 @@ class FlakyStorage(StorageWrapper):
 
     def put_file(self, name: str, path: Path) -> None:
         """See `Storage.put_file`; where only the answer is lost the file is left."""
-        kept = path.read_bytes()
+        with of_local_file(path):
+            kept = path.read_bytes()
         try:
             self._call(f"put_file {name}", lambda: self._storage.put_file(name, path))
         except StorageError as error:

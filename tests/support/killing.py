@@ -36,7 +36,8 @@ class Moment:
 
 def moments(user: User, log: Path, folders: Sequence[Path], *arguments: str) -> list[Moment]:
     """Run the program to its end; all its calls on files in the given folders that can be hit, in order."""
-    command = ["strace", "-f", "--seccomp-bpf", "-y", "-s", "0", "-e", f"trace={','.join(CALLS)}", "-o", str(log)]
+    traced = ",".join(("execve", *CALLS))
+    command = ["strace", "-f", "--seccomp-bpf", "-y", "-s", "0", "-e", f"trace={traced}", "-o", str(log)]
     assert shutil.which("strace"), "strace is not installed; ci/setup installs it"
     subprocess.run(
         [*command, *program(), *arguments], env=user.environment, check=True, capture_output=True, timeout=TIMEOUT_S
@@ -49,8 +50,10 @@ def moments(user: User, log: Path, folders: Sequence[Path], *arguments: str) -> 
         match = _CALL.match(line)
         if match is None:
             continue
-        main = main or match[1]
         call = match[2]
+        if call == "execve":  # of the program itself, and so by its main thread
+            main = main or match[1]
+            continue
         counts[match[1], call] += 1
         number = counts[match[1], call]
         is_first = number > highest[call]

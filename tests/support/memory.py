@@ -33,6 +33,7 @@ from backthen.repository.source import (
     OwnerNames,
     Problem,
     Spill,
+    Status,
     Xattrs,
     make_entry,
     open_file,
@@ -144,7 +145,7 @@ class MemorySaver:
         saved = saved_paths(paths)
         for event in walk(saved, self._spill, rules=rules, one_file_system=one_file_system):
             if isinstance(event, EnterDirectory):
-                xattrs = read_xattrs(event.directory.xattr_source)
+                xattrs = event.directory.read_xattrs()
                 stack.append((self._entry(event.name, event.status, xattrs.xattrs), PageWriter(self.blobs.put, border)))
             elif isinstance(event, LeaveDirectory):
                 entry, writer = stack.pop()
@@ -213,7 +214,7 @@ class MemorySaver:
         os.close(descriptor)
         return with_extents(self.blobs, entry, extents)
 
-    def _entry(self, name: bytes, status: os.stat_result, xattrs: Xattrs) -> Entry:
+    def _entry(self, name: bytes, status: Status, xattrs: Xattrs) -> Entry:
         if sum(len(key) + len(value) for key, value in xattrs) <= fmt.INLINE_XATTR_BYTES_MAX:
             return make_entry(name, status, self._owners, xattrs=xattrs)
         return make_entry(name, status, self._owners, xattr_blob=self.blobs.put(encode_xattrs(xattrs)))

@@ -10,6 +10,7 @@ from typing_extensions import Buffer
 
 from backthen.repository.errors import InvalidRequest, ObjectExists, ObjectMissing, RepositoryExists
 from backthen.repository.storage import CONFIG_NAME, StoredObject, check_folder, check_object_name
+from backthen.repository.storage.local_file import of_local_file
 
 
 class MemoryStorage:
@@ -58,7 +59,8 @@ class MemoryStorage:
     def put_file(self, name: str, path: Path) -> None:
         """See `Storage.put_file`."""
         check_object_name(name)
-        data = path.read_bytes()
+        with of_local_file(path):
+            data = path.read_bytes()
         try:
             self.put(name, data)
         finally:

@@ -21,7 +21,7 @@ import pyfuse3
 from backthen.cli.main import run
 from backthen.fsmount.adapters import libfuse3
 from backthen.fsmount.adapters import pyfuse3 as pyfuse3_adapter
-from backthen.fsmount.adapters.fuse_connection import Payload, Refusal
+from backthen.fsmount.adapters.fuse_connection import Payload, Refusal, joined
 from backthen.fsmount.adapters.fuse_protocol import READING, XATTR, Opcode
 from backthen.repository import BlobSource
 
@@ -101,9 +101,9 @@ def _about(opcode: int, body: bytes) -> str:
 
 
 def _end(opcode: int, payload: Payload) -> str:
-    if opcode == Opcode.LOOKUP and bytes(payload[:_ENTRY_NUMBER_BYTES]) == _NO_NUMBER:
+    if opcode == Opcode.LOOKUP and joined(payload)[:_ENTRY_NUMBER_BYTES] == _NO_NUMBER:
         return "ENOENT"
-    return str(len(payload)) if opcode == Opcode.READ else "-"
+    return str(len(joined(payload))) if opcode == Opcode.READ else "-"
 
 
 if __name__ == "__main__":

@@ -76,8 +76,11 @@ class SshServer:
 
     def stop(self) -> None:
         """Kill the server and all that serves connections."""
+        sessions = self.sessions()
         self.process.kill()
         self.process.wait()
+        for pid in sessions:
+            _kill(pid, signal.SIGKILL)
 
     def restart(self) -> None:
         """Serve again, at the same port."""
@@ -124,7 +127,6 @@ def throwaway_sshd(
     try:
         yield server
     finally:
-        server.cut()
         server.stop()
 
 

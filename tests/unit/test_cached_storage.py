@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -293,3 +295,33 @@ def test_closing_tells_those_who_wait_for_what_was_not_begun(tmp_path: Path) -> 
     with pytest.raises(StorageError, match="closed"):
         waiting.result(ANSWERED_S)
     go.set()
+
+
+AT_THE_END = """
+import atexit, sys
+from pathlib import Path
+from backthen.repository import StorageError
+from tests.unit.test_cached_storage import BLOCK_BYTES, PACK, Scene
+
+scene = Scene(Path(sys.argv[1]), concurrency=2)
+
+@atexit.register
+def read():
+    scene.storage.prefetch(PACK, 8 * BLOCK_BYTES, BLOCK_BYTES)
+    scene.storage.get(PACK, 0, 1)
+    for part in ((6 * BLOCK_BYTES, 1), (2 * BLOCK_BYTES, 1)):
+        print(len(scene.storage.get(PACK, *part)))
+    scene.storage.get(PACK, 4 * BLOCK_BYTES, 1)
+    try:
+        scene.storage.get(PACK, 3 * BLOCK_BYTES, 7 * BLOCK_BYTES)
+    except StorageError as error:
+        print(error)
+    print(scene.storage._ahead_bytes, len(scene.storage._fetching))
+"""
+
+
+def test_at_the_end_of_the_program_nobody_waits_for_ever(tmp_path: Path) -> None:
+    """No more threads are given then, so nothing is fetched in the background."""
+    command = [sys.executable, "-c", AT_THE_END, str(tmp_path / "objects")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=ANSWERED_S, check=False)
+    assert ("", ["1", "1", "the storage was closed", "0 0"]) == (done.stderr, done.stdout.splitlines())

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from backthen.cli.bucket_options import bucket_options, secret_variable
+from backthen.cli.bucket_options import bucket_options, harmless_variables, secret_variable
 from backthen.cli.failures import ConfigurationError
 
 SECRET = "planted-Secret/Key+0123456789"
@@ -188,3 +188,11 @@ def test_secrets_of_the_environment_are_known_by_name() -> None:
     assert secret_variable("s3://b", {"AWS_PROFILE": "p"}) is None
     assert secret_variable("/folder", KEYS) is None
     assert secret_variable("az://c", {"AZURE_STORAGE_SAS_TOKEN": "s"}) == "AZURE_STORAGE_SAS_TOKEN"
+
+
+def test_what_is_no_secret_is_known_for_the_storage_that_it_is_about() -> None:
+    environment = {**KEYS, "AWS_PROFILE": "p", "AWS_REGION": "", "CLOUDSDK_CONFIG": "/c", "HOME": "/h"}
+    assert {"AWS_PROFILE": "p"} == harmless_variables("s3://b", environment)
+    assert {"CLOUDSDK_CONFIG": "/c"} == harmless_variables("gs://b", environment)
+    for location in ("sftp://host/folder", "/folder", "az://c"):
+        assert {} == harmless_variables(location, environment)

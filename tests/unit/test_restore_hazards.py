@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import stat
@@ -108,6 +109,24 @@ def test_ten_thousand_levels_are_restored_with_few_descriptors(work: Work) -> No
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         subprocess.run(["rm", "-rf", str(work.target)], check=True)
     assert (depth, depth, 1, []) == (report.others, report.directories, report.files, work.listener.problems)
+
+
+def test_who_may_have_no_more_processes_restores_alone(work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(work.source, {"a/b": b"content", "c": b"content"})
+    work.save()
+    forked: list[int] = []
+    fork = os.fork
+
+    def refuse_the_second() -> int:
+        if forked:
+            raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+        forked.append(1)
+        return fork()
+
+    monkeypatch.setattr(os, "fork", refuse_the_second)
+    report = work.restore()
+    assert ([], [], 2) == (work.differences(), work.listener.problems, report.files)
+    assert (work.forks is not None) == bool(forked)
 
 
 def test_a_full_disk_ends_the_restore(work: Work, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ from backthen.repository.errors import InvalidRequest, PathNotFound, StorageErro
 from backthen.repository.model.entry import HOLE, BlobRef, Entry, EntryType, Extent
 from backthen.repository.model.page import Page
 from backthen.repository.restore import Overwrite
+from backthen.repository.restore.sharing import SHARED_BYTES_MAX
 from tests.support.comparison import differences
 from tests.support.memory import directory_of, snapshot_tree, with_extents
 from tests.support.restoring import SECOND_NS, Work, chunk, fill
@@ -48,6 +49,20 @@ def test_holes_come_back_as_holes(work: Work) -> None:
     work.restore()
     blocks = [os.stat(folder / "sparse").st_blocks for folder in (work.source, work.target)]
     assert blocks[0] == blocks[1]
+
+
+def test_large_files_come_back_among_many_small_ones(work: Work) -> None:
+    small = {f"{folder}/{number}": b"%d" % number for folder in range(80) for number in range(8)}
+    large = {f"{folder}/large": bytes((folder,)) * (SHARED_BYTES_MAX + folder) for folder in (7, 70)}
+    fill(work.source, small | large)
+    for folder in range(80):
+        os.utime(work.source / str(folder), ns=(0, folder * SECOND_NS))
+    os.link(work.source / "3" / "0", work.source / "60" / "further name")
+    work.save()
+    report = work.restore()
+    assert ([], []) == (work.differences(), work.listener.problems)
+    assert (len(small) + len(large) + 1, 80) == (report.files, report.directories)
+    assert report.bytes_written == sum(map(len, (small | large).values()))
 
 
 def test_a_whole_snapshot_makes_the_whole_path(work: Work) -> None:

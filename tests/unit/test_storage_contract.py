@@ -10,12 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from backthen.repository.errors import InvalidRequest, ObjectExists, ObjectMissing, RepositoryExists
+from backthen.repository.errors import InvalidRequest, ObjectExists, ObjectMissing, RepositoryExists, StorageError
 from backthen.repository.ids import ObjectId, PackId, SnapshotId
 from backthen.repository.storage import (
     CONFIG_NAME,
     FOLDERS,
     CachedStorage,
+    ListedAhead,
     LocalStorage,
     ObjectCache,
     ObservedStorage,
@@ -77,6 +78,7 @@ BACKENDS: dict[str, Callable[[Path, pytest.FixtureRequest], Storage]] = {
     "bucket": lambda _, request: _bucket(request),
     "cached": lambda folder, _: _cached(MemoryStorage(), folder),
     "cached without a disk": lambda folder, _: CachedStorage(MemoryStorage(), ObjectCache(folder, 0)),
+    "listed ahead": lambda *_: ListedAhead(MemoryStorage(), FOLDERS),
     "local": lambda folder, _: _local(folder),
     "memory": lambda *_: MemoryStorage(),
     "observed": lambda folder, _: ObservedStorage(_local(folder)),
@@ -172,6 +174,14 @@ def test_put_file_of_a_taken_name_removes_the_file_alone(storage: Storage, tmp_p
         storage.put_file(name, file)
     assert storage.get(name) == b"first"
     assert not file.exists()
+
+
+def test_put_file_names_a_file_that_is_gone_and_trying_again_would_not_help(storage: Storage, tmp_path: Path) -> None:
+    """As where the cache was removed under a run."""
+    with pytest.raises(StorageError) as caught:
+        storage.put_file(pack_name(PackId(_id(1))), tmp_path / "gone")
+    assert (f"{tmp_path}/gone: No such file or directory", False) == (str(caught.value), caught.value.transient)
+    assert [] == list(storage.list("packs"))
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,15 @@ def test_folders_of_a_folder_come_before_its_siblings_in_the_same_direction() ->
     assert list(upcoming.next()) == [11, 10, 1, 0]
 
 
+def test_only_folder_of_a_listing_says_nothing_of_the_direction() -> None:
+    upcoming = _walked(9, backwards=True)
+    upcoming.begin().add([10])
+    upcoming.opened(10)
+    upcoming.begin()
+
+    assert list(upcoming.next()) == [7, 6, 5, 4]
+
+
 def test_what_was_left_behind_is_forgotten() -> None:
     upcoming = _walked(3, backwards=False)
     upcoming.begin().add([10, 11])

@@ -40,6 +40,22 @@ _SECRETS = {
     ),
 }
 
+_HARMLESS = {
+    "s3": (
+        "AWS_PROFILE",
+        "AWS_REGION",
+        "AWS_DEFAULT_REGION",
+        "AWS_ENDPOINT_URL",
+        "AWS_ENDPOINT_URL_S3",
+        "AWS_CONFIG_FILE",
+        "AWS_SHARED_CREDENTIALS_FILE",
+        "AWS_CA_BUNDLE",
+    ),
+    "gs": ("GOOGLE_APPLICATION_CREDENTIALS", "CLOUDSDK_CONFIG"),
+    "az": ("AZURE_STORAGE_ACCOUNT_NAME", "AZURE_STORAGE_ACCOUNT"),
+}
+"""Which server and which file of credentials are meant; none is a secret."""
+
 
 def bucket_options(location: str, environment: Mapping[str, str]) -> dict[str, str]:
     """What `StorageAccess.bucket_options` is for a location; nothing where it is not a bucket.
@@ -61,6 +77,11 @@ def secret_variable(location: str, environment: Mapping[str, str]) -> str | None
     """The variable that holds the secret with which a bucket is reached, None where it is not in the environment."""
     names = _SECRETS.get(_scheme(location), ())
     return next((name for name in names if environment.get(name)), None)
+
+
+def harmless_variables(location: str, environment: Mapping[str, str]) -> dict[str, str]:
+    """The variables with which a storage is reached, but those that may hold a secret."""
+    return {name: environment[name] for name in _HARMLESS.get(_scheme(location), ()) if environment.get(name)}
 
 
 def _google_options(environment: Mapping[str, str]) -> dict[str, str]:

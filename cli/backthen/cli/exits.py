@@ -10,6 +10,7 @@ from backthen.cli.failures import CommandError, ExitCode
 EXIT_CODES: Mapping[type[Exception], ExitCode] = {
     repository.RepositoryError: ExitCode.FAILED,
     repository.InvalidRequest: ExitCode.FAILED,
+    repository.InvalidAccess: ExitCode.USAGE,
     repository.SnapshotNotFound: ExitCode.FAILED,
     repository.AmbiguousSnapshot: ExitCode.FAILED,
     repository.PathNotFound: ExitCode.FAILED,

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from backthen.cli.bucket_options import secret_variable
+from backthen.cli.bucket_options import harmless_variables, secret_variable
 from backthen.cli.failures import NoPassword, RequestError
 from backthen.cli.passwords import GivenPassword, PasswordCommand, PasswordFile
 from backthen.cli.settings import Settings
@@ -21,6 +21,8 @@ from backthen.cli.units import (
     unit_text,
     units_folder,
 )
+
+_FOLDER_VARIABLES = ("XDG_CONFIG_HOME", "XDG_CACHE_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +77,18 @@ def install_login_mount(
     program, place = program_command(), ["--", str(mountpoint)]
     start = [*program, *_setting_arguments(settings), "mount", "--foreground", *arguments, *place]
     name = unit_name(mountpoint)
-    text = unit_text(mountpoint, start, [*program, "--quiet", "umount", *place], os.environ)
+    text = unit_text(mountpoint, start, [*program, "--quiet", "umount", *place], _environment(settings))
     path = install_unit(units_folder(), name, text)
     is_started = tell_manager("daemon-reload") is None and may_start
     if is_started:
         start_unit(name)
     return Installed(path, is_started)
+
+
+def _environment(settings: Settings) -> dict[str, str]:
+    """What of the environment is wanted at login, too: where the user's folders are, and which storage is meant."""
+    folders = {name: os.environ[name] for name in _FOLDER_VARIABLES if os.environ.get(name)}
+    return folders | harmless_variables(settings.location, os.environ)
 
 
 def uninstall_login_mount(mountpoint: Path) -> Path:

@@ -59,10 +59,17 @@ def find_locked(settings: Settings, *, retry_for_s: float | None = None) -> Lock
         raise RepositoryNotFound(str(error), hint=hint) from error
 
 
-def unlock(locked: LockedRepository, settings: Settings, password: bytes, *needed: str, tries: int) -> Repository:
+def unlock(
+    locked: LockedRepository,
+    settings: Settings,
+    password: bytes,
+    *needed: str,
+    tries: int,
+    for_snapshot: bool = False,
+) -> Repository:
     """Unlock with `password`; where it is wrong, one that was typed may be typed again until `tries` are used up.
 
-    What is `needed` is as for `open_repository`.
+    What is `needed` is as for `open_repository`, `for_snapshot` as for `LockedRepository.begin_unlock`.
 
     Raises:
         WrongPassword: the password does not open it.
@@ -72,14 +79,16 @@ def unlock(locked: LockedRepository, settings: Settings, password: bytes, *neede
 
     for _ in range(tries - 1 if isinstance(settings.password, Terminal) else 0):
         try:
-            return _unlock_once(locked, settings, password, needed)
+            return _unlock_once(locked, settings, password, needed, for_snapshot)
         except WrongPassword:
             warn("wrong password, try again")
             password = read_password(settings.password, password_prompt(settings))
-    return _unlock_once(locked, settings, password, needed)
+    return _unlock_once(locked, settings, password, needed, for_snapshot)
 
 
-def _unlock_once(locked: LockedRepository, settings: Settings, password: bytes, needed: Iterable[str]) -> Repository:
+def _unlock_once(
+    locked: LockedRepository, settings: Settings, password: bytes, needed: Iterable[str], for_snapshot: bool
+) -> Repository:
     import logging
 
     from backthen.cli.allocation import reuse_freed_memory
@@ -87,7 +96,7 @@ def _unlock_once(locked: LockedRepository, settings: Settings, password: bytes, 
 
     reuse_freed_memory()
     try:
-        unlocking = locked.begin_unlock(password)
+        unlocking = locked.begin_unlock(password, for_snapshot=for_snapshot)
     except InvalidRequest as error:  # A recovery key that is mistyped.
         raise WrongPassword(str(error), hint=error.hint) from error
     repository = _finish_unlock(unlocking, needed)

@@ -23,25 +23,6 @@ _NAME_CHARACTERS_MAX = 200
 _DIGEST_DIGITS = 16
 _WANTED_BY = "default.target"
 _MARK = "# Made by `backthen mount --install`"
-# Where the user's folders are, and which server and which file of credentials are meant; none is a secret.
-_KEPT_VARIABLES = (
-    "XDG_CONFIG_HOME",
-    "XDG_CACHE_HOME",
-    "XDG_DATA_HOME",
-    "XDG_STATE_HOME",
-    "AWS_PROFILE",
-    "AWS_REGION",
-    "AWS_DEFAULT_REGION",
-    "AWS_ENDPOINT_URL",
-    "AWS_ENDPOINT_URL_S3",
-    "AWS_CONFIG_FILE",
-    "AWS_SHARED_CREDENTIALS_FILE",
-    "AWS_CA_BUNDLE",
-    "GOOGLE_APPLICATION_CREDENTIALS",
-    "CLOUDSDK_CONFIG",
-    "AZURE_STORAGE_ACCOUNT_NAME",
-    "AZURE_STORAGE_ACCOUNT",
-)
 _PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789:_.")
 
 # What another try cannot mend: a wrong call, a wrong password, a damaged repository.
@@ -94,16 +75,15 @@ def unit_text(mountpoint: Path, start: Sequence[str], stop: Sequence[str], envir
         mountpoint: what it is about.
         start: the command that mounts and serves; it says by sd_notify(3) that it is ready.
         stop: the command that unmounts.
-        environment: of the one who installs it; where the user's folders are is taken from it.
+        environment: what it needs beside what the service manager gives it.
 
     Raises:
         RequestError: a path is not UTF-8, which units cannot hold.
     """
-    kept = [f"{name}={environment[name]}" for name in _KEPT_VARIABLES if environment.get(name)]
     return _TEXT.format(
         mark=_MARK,
         shown=_specifiers_escaped(shown_text(str(mountpoint))),
-        environment="".join(f"Environment={_quoted(variable)}\n" for variable in kept),
+        environment="".join(f"Environment={_quoted(variable)}\n" for variable in map("=".join, environment.items())),
         start=_command_line(start),
         stop=_command_line(stop),
         retry_s=RETRY_S,

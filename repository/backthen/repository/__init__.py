@@ -14,6 +14,7 @@ from backthen.repository.errors import (
     AmbiguousSnapshot,
     CacheError,
     DamageError,
+    InvalidAccess,
     InvalidRequest,
     MalformedError,
     MissingError,
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
         next_data,
         next_hole,
         read_file,
+        read_parts,
         read_xattrs,
     )
     from backthen.repository.history import (
@@ -108,6 +110,7 @@ if TYPE_CHECKING:
     from backthen.repository.source import ExclusionRules
     from backthen.repository.storage import Storage, StorageAccess, StorageState, open_storage
     from backthen.repository.times import parse_time
+    from backthen.repository.walking import WalkApart, walk_apart
 
 _OFFERED = {
     "backup": ("SnapshotReport", "SnapshotRequest", "SourceAmount", "count_source", "create_snapshot"),
@@ -124,6 +127,7 @@ _OFFERED = {
         "next_data",
         "next_hole",
         "read_file",
+        "read_parts",
         "read_xattrs",
     ),
     "history": (
@@ -175,6 +179,7 @@ _OFFERED = {
     "source": ("ExclusionRules",),
     "storage": ("Storage", "StorageAccess", "StorageState", "open_storage"),
     "times": ("parse_time",),
+    "walking": ("WalkApart", "walk_apart"),
 }
 _HOMES = {name: module for module, names in _OFFERED.items() for name in names}
 
@@ -195,6 +200,7 @@ __all__ = [
     "Finding",
     "Folders",
     "IdPrefix",
+    "InvalidAccess",
     "InvalidRequest",
     "LRUCache",
     "Latest",
@@ -247,6 +253,7 @@ __all__ = [
     "UnionChild",
     "Unlocking",
     "Verdict",
+    "WalkApart",
     "WrongPassword",
     "add_password",
     "add_recovery_key",
@@ -280,6 +287,7 @@ __all__ = [
     "past_at",
     "prune_repository",
     "read_file",
+    "read_parts",
     "read_xattrs",
     "remove_access",
     "repository_statistics",
@@ -289,6 +297,7 @@ __all__ = [
     "top_past",
     "union_children",
     "unlock",
+    "walk_apart",
 ]
 
 

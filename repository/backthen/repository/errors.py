@@ -23,6 +23,10 @@ class InvalidRequest(RepositoryError):
     """What was asked for makes no sense: an unknown snapshot, a bad pattern, a path that is not there."""
 
 
+class InvalidAccess(InvalidRequest):
+    """What this machine reaches the storage with is missing or makes no sense: credentials, an SSH configuration."""
+
+
 class SnapshotNotFound(InvalidRequest):
     """No snapshot answers to the given text."""
 

@@ -6,6 +6,7 @@ while whatever needs no keys is asked of the storage.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,10 @@ from backthen.repository.errors import InvalidRequest, MissingError, ObjectMissi
 from backthen.repository.ids import RepositoryId
 from backthen.repository.model.records import ChunkerParameters
 from backthen.repository.slots import OpenedSlot, find_own_slot, password_bytes, read_slots
-from backthen.repository.storage import CACHE_BYTES_MAX, CONFIG_NAME, Storage
+from backthen.repository.storage import CACHE_BYTES_MAX, CONFIG_NAME, ListedAhead, Storage, StoredObject, at_once
+
+_SURVEYED = ("log", "marks", "roots", "packs")
+"""Not the index: what another process of this machine adds to that meanwhile must not look as if it were gone."""
 
 CHUNKER = ChunkerParameters(
     fmt.CHUNK_BYTES_MIN,
@@ -47,8 +51,8 @@ class Folders:
 class LockedRepository:
     """A repository that was found, without its keys."""
 
-    def __init__(self, storage: Storage, config: bytes, folders: Folders) -> None:
-        """Read the clear part of `config`.
+    def __init__(self, storage: Storage, config: bytes, slots: Sequence[StoredObject], folders: Folders) -> None:
+        """Read the clear part of `config`; the key slots are as they were listed.
 
         Raises:
             MalformedError: it was damaged or changed.
@@ -56,6 +60,7 @@ class LockedRepository:
         """
         self._storage = storage
         self._config = config
+        self._slots = slots
         self._folders = folders
         self._header = decode_config(config)
 
@@ -64,17 +69,33 @@ class LockedRepository:
         """The repository's id."""
         return self._header.repository_id
 
+    @property
+    def cache_folder(self) -> Path:
+        """Where what can be had again of it is kept."""
+        return self._folders.cache / self.id.hex()
+
+    @property
+    def folder(self) -> Path | None:
+        """Where it is on this machine, or None where it is elsewhere."""
+        return self._storage.folder
+
     def close(self) -> None:
         """Let go of the storage; to be called before a process forks. It may be unlocked all the same."""
         self._storage.close()
 
-    def begin_unlock(self, password: bytes) -> Unlocking:
+    def begin_unlock(self, password: bytes, *, for_snapshot: bool = False) -> Unlocking:
         """Begin to open the repository; costs one key derivation, which goes on in the background.
+
+        Args:
+            password: what opens it.
+            for_snapshot: list meanwhile, where the storage is far away, what is looked at when a snapshot is begun.
 
         Raises:
             InvalidRequest: the password looks like a recovery key, but its checksum is wrong.
         """
-        return Unlocking(self._storage, self._header, self._config, self._folders, password_bytes(password))
+        ahead = _SURVEYED if for_snapshot and self._storage.concurrency > 1 else ()
+        storage = ListedAhead(self._storage, ahead) if ahead else self._storage
+        return Unlocking(storage, self._header, self._config, self._slots, self._folders, password_bytes(password))
 
 
 class Unlocking:
@@ -87,7 +108,13 @@ class Unlocking:
     """
 
     def __init__(
-        self, storage: Storage, header: ConfigHeader, config: bytes, folders: Folders, password: bytes
+        self,
+        storage: Storage,
+        header: ConfigHeader,
+        config: bytes,
+        slots: Sequence[StoredObject],
+        folders: Folders,
+        password: bytes,
     ) -> None:
         """Begin, with the password as `password_bytes` gives it."""
         self.storage = storage
@@ -96,7 +123,7 @@ class Unlocking:
         self._config = config
         threads = ThreadPoolExecutor(2, thread_name_prefix="unlock")
         self._master = threads.submit(derive_master, password, header.kdf)
-        self._slots = threads.submit(read_slots, storage, header)
+        self._slots = threads.submit(read_slots, storage, header, slots)
         threads.shutdown(wait=False)
 
     def opened(self) -> OpenedSlot:
@@ -128,14 +155,17 @@ def find_repository(storage: Storage, folders: Folders) -> LockedRepository:
         NewerFormatError: it needs a newer version of the program.
         StorageError: the storage failed.
     """
-    config = read_config(storage)
+    with at_once(storage) as begin:
+        slots = begin(lambda: list(storage.list("keys")))
+        config = read_config(storage)
+        listed = slots()
     if config is None:
         if any(True for _ in storage.list("roots")):
             raise MissingError("it is gone, and without it the repository cannot be opened", name=CONFIG_NAME)
         raise RepositoryNotFound(
             f"there is no repository at {storage.location}", hint=f"Make one with `backthen init {storage.location}`."
         )
-    return LockedRepository(storage, config, folders)
+    return LockedRepository(storage, config, listed, folders)
 
 
 def read_config(storage: Storage) -> bytes | None:

@@ -100,6 +100,7 @@ class Repository:
         self.blobs.close()
         self.index.close()
         self.storage.close()
+        self._observed.end()
 
     @contextmanager
     def reading_anew(self) -> Iterator[Repository]:
@@ -301,10 +302,10 @@ def finish_unlock(unlocking: Unlocking, client: Client) -> Repository:
     return Repository(unlocking.storage, unlocking.header, unlocking.opened(), unlocking.folders, client)
 
 
-def unlock(locked: LockedRepository, password: bytes, client: Client) -> Repository:
+def unlock(locked: LockedRepository, password: bytes, client: Client, *, for_snapshot: bool = False) -> Repository:
     """Open a repository in one go.
 
     Raises:
         As `LockedRepository.begin_unlock` and `finish_unlock`.
     """
-    return finish_unlock(locked.begin_unlock(password), client)
+    return finish_unlock(locked.begin_unlock(password, for_snapshot=for_snapshot), client)

@@ -206,11 +206,14 @@ class Processes(Generic[_Job, _Result]):
 
     def _fork(self, prepare: Callable[[], Callable[[_Job, list[int]], _Result]]) -> _Worker[_Result]:
         here, there = socket.socketpair()
-        with _without_interrupts():
-            pid = os.fork()
+        with there, _without_interrupts():
+            try:
+                pid = os.fork()
+            except OSError:
+                here.close()
+                raise
             if pid == 0:
                 _become_worker(there, [here, *(worker.connection for worker in self._workers)], prepare)
-        there.close()
         self._poll.register(here, select.POLLIN)
         return _Worker(pid, here)
 

@@ -5,7 +5,7 @@ Opening a repository with a password, adding and removing ways in (FORMAT.md, se
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from backthen.repository import clock
@@ -34,7 +34,7 @@ from backthen.repository.errors import (
 )
 from backthen.repository.ids import ObjectId
 from backthen.repository.model.records import SlotNote
-from backthen.repository.storage import Storage, key_name, parse_key_name, side_by_side
+from backthen.repository.storage import Storage, StoredObject, key_name, parse_key_name, side_by_side
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,20 +78,21 @@ def password_bytes(text: bytes) -> bytes:
     return text if canonical is None else canonical.encode()
 
 
-def read_slots(storage: Storage, header: ConfigHeader) -> list[FoundSlot]:
-    """All slots.
+def read_slots(storage: Storage, header: ConfigHeader, listed: Iterable[StoredObject]) -> list[FoundSlot]:
+    """All slots among the objects that were listed.
 
     Raises:
         StorageError: the storage failed.
     """
 
-    def read(id_: ObjectId) -> FoundSlot:
+    def read(slot: tuple[ObjectId, int]) -> FoundSlot:
+        id_, length = slot
         try:
-            return id_, _read_slot(storage, header, id_)
+            return id_, _read_slot(storage, header, id_, length)
         except DamageError as error:
             return id_, error
 
-    return list(side_by_side(storage, read, _slot_ids(storage)))
+    return list(side_by_side(storage, read, _slots(listed), weigh=lambda slot: slot[1]))
 
 
 def find_own_slot(header: ConfigHeader, slots: Sequence[FoundSlot], master: bytes) -> OpenedSlot:
@@ -159,7 +160,7 @@ def list_slots(storage: Storage, header: ConfigHeader, opened: OpenedSlot) -> li
         DamageError: a slot was damaged or changed.
         StorageError: the storage failed.
     """
-    infos = [_read_info(storage, header, opened, id_) for id_ in _slot_ids(storage)]
+    infos = [_read_info(storage, header, opened, id_, length) for id_, length in _slots(storage.list("keys"))]
     return sorted(infos, key=lambda info: (info.created_ns, info.id))
 
 
@@ -169,9 +170,9 @@ def damaged_slots(storage: Storage, header: ConfigHeader, opened: OpenedSlot) ->
     Raises:
         StorageError: the storage failed.
     """
-    for id_ in _slot_ids(storage):
+    for id_, length in _slots(storage.list("keys")):
         try:
-            _read_info(storage, header, opened, id_)
+            _read_info(storage, header, opened, id_, length)
         except DamageError as error:
             yield error
 
@@ -211,29 +212,30 @@ def remove_foreign_slots(storage: Storage, header: ConfigHeader) -> None:
     Raises:
         StorageError: the storage failed.
     """
-    for id_ in _slot_ids(storage):
+    for id_, length in _slots(storage.list("keys")):
         try:
-            _read_slot(storage, header, id_)
+            _read_slot(storage, header, id_, length)
         except DamageError:
             storage.delete(key_name(id_))
 
 
-def _slot_ids(storage: Storage) -> Iterator[ObjectId]:
-    found = (parse_key_name(stored.name) for stored in storage.list("keys"))
-    return iter(sorted(id_ for id_ in found if id_ is not None))
+def _slots(listed: Iterable[StoredObject]) -> list[tuple[ObjectId, int]]:
+    """The key slots among objects, with their lengths in bytes."""
+    found = ((parse_key_name(stored.name), stored.length) for stored in listed)
+    return sorted((id_, length) for id_, length in found if id_ is not None)
 
 
-def _read_info(storage: Storage, header: ConfigHeader, opened: OpenedSlot, id_: ObjectId) -> SlotInfo:
-    slot = _read_slot(storage, header, id_)
+def _read_info(storage: Storage, header: ConfigHeader, opened: OpenedSlot, id_: ObjectId, length: int) -> SlotInfo:
+    slot = _read_slot(storage, header, id_, length)
     note = open_slot_note(opened.keys, slot)
     kind = SlotKind(slot.kind).name.lower().replace("_", " ")
     return SlotInfo(id_, kind, note.created_ns, note.host, note.user, note.label, id_ == opened.id)
 
 
-def _read_slot(storage: Storage, header: ConfigHeader, id_: ObjectId) -> Slot:
+def _read_slot(storage: Storage, header: ConfigHeader, id_: ObjectId, length: int) -> Slot:
     name = key_name(id_)
     try:
-        data = storage.get(name, 0, fmt.PAYLOAD_BYTES_MAX)
+        data = storage.get(name, 0, min(length, fmt.PAYLOAD_BYTES_MAX))
     except ObjectMissing as error:
         raise MissingError("it is gone", name=name) from error
     if object_id(data) != id_:

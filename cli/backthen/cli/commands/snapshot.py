@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial, wraps
 from typing import TYPE_CHECKING
@@ -15,11 +16,12 @@ from backthen.cli.documents import print_document, print_event, snapshot_documen
 from backthen.cli.failures import ExitCode, RequestError, UsageFailure
 from backthen.cli.names import is_printable, shown_name, shown_text
 from backthen.cli.options import current_settings, global_options
+from backthen.cli.passwords import TRIES_MAX, read_password
 from backthen.cli.paths import absolute_source
 from backthen.cli.progress import Reporter, reporter
 from backthen.cli.quantities import count_text, duration_text, local_time, rfc3339, size_text
 from backthen.cli.selection import Narrowing, find_snapshot, find_snapshots, narrowing_options
-from backthen.cli.session import host_name, open_repository
+from backthen.cli.session import find_locked, host_name, open_repository, password_prompt, start_logging, unlock
 from backthen.cli.settings import Settings
 from backthen.cli.snapshot_table import SHORT_ID, snapshot_lines
 from backthen.cli.tables import facts_lines
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from backthen.repository import (
         Compression,
         ExclusionRules,
+        LockedRepository,
         Repository,
         SnapshotId,
         SnapshotInfo,
@@ -114,6 +117,8 @@ def create(
 
     Files that cannot be read are named, and the rest is saved: the exit code is 3 then.
     """
+    from backthen.repository import walk_apart
+
     settings = current_settings()
     check_text("--tag", *tags)
     check_text("--host", *([] if host is None else [host]))
@@ -121,7 +126,13 @@ def create(
     patterns = _patterns(exclusions)
     with reporter(settings) as listener:
         sources = existing_sources(paths, listener)
-        with open_repository(settings, "create_snapshot") as repository:
+        start_logging(settings)
+        locked = find_locked(settings)
+        make_rules = partial(_rules, exclusions, patterns)
+        with (
+            walk_apart(locked, sources, make_rules, one_file_system=one_file_system) or nullcontext() as walked,
+            _unlocked(locked, settings) as repository,
+        ):
             from backthen.repository import SnapshotRequest, count_source, create_snapshot
 
             if repository.cached is not None:
@@ -130,7 +141,7 @@ def create(
                 paths=sources,
                 host=host or host_name(),
                 tags=tuple(sorted(set(tags))),
-                rules=_rules(exclusions, patterns),
+                rules=make_rules(),
                 parent=_parent(repository, parent),
                 find_parent=parent is None,
                 one_file_system=one_file_system,
@@ -138,7 +149,7 @@ def create(
                 compression=compression,
             )
             with counted(listener, partial(count_source, repository, request)):
-                report = create_snapshot(repository, request, listener)
+                report = create_snapshot(repository, request, listener, walked)
     _tell_created(settings, report, problems=listener.problems, dry_run=dry_run)
     return ExitCode.INCOMPLETE if listener.problems else ExitCode.DONE
 
@@ -178,6 +189,12 @@ def show(narrowing: Narrowing, snapshot_text: str) -> ExitCode:
     for line in facts_lines(_facts(info)):
         print(line)
     return ExitCode.DONE
+
+
+def _unlocked(locked: LockedRepository, settings: Settings) -> Repository:
+    """Unlock it to make a snapshot; the password is asked for here, so that the process of the walk never has it."""
+    password = read_password(settings.password, password_prompt(settings))
+    return unlock(locked, settings, password, "create_snapshot", tries=TRIES_MAX, for_snapshot=True)
 
 
 def existing_sources(paths: Iterable[str], listener: Reporter) -> tuple[bytes, ...]:

@@ -22,12 +22,21 @@ _UNANSWERED = frozenset((protocol.Opcode.FORGET, protocol.Opcode.BATCH_FORGET))
 _GONE = frozenset((errno.ENOENT, errno.ENODEV, errno.ENOTCONN, errno.ECONNABORTED))
 """What writing an answer says when nobody waits for it any more."""
 
+_PARTS_MAX = 1024
+"""How many pieces one call of writev(2) takes, the header being one of them."""
+
 AWAKE_NS = 50_000
 """How long to look out for the next request before sleeping: being woken up takes longer than most answers."""
 
 _log = logging.getLogger("backthen.fsmount")
 
-Payload = bytes | memoryview
+Payload = bytes | list[bytes | memoryview]
+"""What is answered; long content as the parts that it is in."""
+
+
+def joined(payload: Payload) -> bytes:
+    """A payload in one piece."""
+    return payload if isinstance(payload, bytes) else b"".join(payload)
 
 
 class Refusal(Exception):
@@ -146,7 +155,8 @@ class Connection:
 
     def _reply(self, request: int, payload: Payload) -> None:
         try:
-            os.writev(self._descriptor, (protocol.reply_header(request, len(payload)), payload))
+            parts = payload if isinstance(payload, list) and len(payload) < _PARTS_MAX else [joined(payload)]
+            os.writev(self._descriptor, (protocol.reply_header(request, sum(map(len, parts))), *parts))
         except OSError as error:
             if error.errno not in _GONE:
                 _log.error("the kernel does not take an answer: %s", error)

@@ -6,6 +6,7 @@ Invariant: what is made ready is the beginning of a listing that never changes, 
 from __future__ import annotations
 
 import stat
+import threading
 from contextlib import suppress
 from itertools import repeat
 from typing import NamedTuple
@@ -59,8 +60,9 @@ class Listings:
         """Nothing is listed yet."""
         self._view = view
         self._open: Handles[_Listing] = Handles()
-        # Of the thread that reads requests alone.
         self._upcoming = Upcoming()
+        self._upcoming_lock = threading.Lock()
+        # Of the thread that reads requests alone.
         self._ready: dict[int, _Listing | None] = {}
         self._size = _LISTED_BYTES
         self._is_settled = True
@@ -69,7 +71,8 @@ class Listings:
         """Begin to list a directory. The kernel asks even where it has kept the listing."""
         listing = None
         if source is self._view.near:
-            self._upcoming.opened(number)
+            with self._upcoming_lock:
+                self._upcoming.opened(number)
             self._is_settled = False
             listing = self._ready.pop(number, None)
         if listing is None or not self._view.is_shown(number):
@@ -83,7 +86,7 @@ class Listings:
         beginning, listing.beginning = listing.beginning, None
         if cookie or beginning is None or beginning.size != size:
             beginning = self._read(source, listing, number, cookie, size)
-        if source is self._view.near and listing.is_lasting:
+        if listing.is_lasting:
             self._follow(listing, cookie, beginning)
         return beginning.payload
 
@@ -95,7 +98,9 @@ class Listings:
         """Make the listing of a folder ready that is likely to be asked for next; whether there was one to be made."""
         if self._is_settled:
             return False
-        for number in self._upcoming.next():
+        with self._upcoming_lock:
+            likely = list(self._upcoming.next())
+        for number in likely:
             if number not in self._ready:
                 if len(self._ready) == READY_MAX:
                     del self._ready[next(iter(self._ready))]
@@ -122,12 +127,13 @@ class Listings:
         return None
 
     def _follow(self, listing: _Listing, cookie: int, given: _Beginning) -> None:
-        if cookie == 0:
-            self._size = given.size
-            listing.siblings = self._upcoming.begin()
-        if listing.siblings is not None:
-            listing.siblings.add(given.folders)
-            self._is_settled = False
+        with self._upcoming_lock:
+            if cookie == 0:
+                self._size = given.size
+                listing.siblings = self._upcoming.begin()
+            if listing.siblings is not None:
+                listing.siblings.add(given.folders)
+        self._is_settled = False
 
     def _read(self, source: BlobSource, listing: _Listing, number: int, cookie: int, size: int) -> _Beginning:
         dots = protocol.dots(number, cookie) if cookie < protocol.DOT_COUNT else b""

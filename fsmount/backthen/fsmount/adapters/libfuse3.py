@@ -187,7 +187,7 @@ class Adapter:
     def read(self, source: BlobSource, number: int, body: bytes) -> Payload:
         """Bytes of a file."""
         handle, offset, size = protocol.READING.unpack_from(body)
-        return self._view.read(source, self._files.get(handle), offset, size)
+        return self._view.read_parts(source, self._files.get(handle), offset, size)
 
     def lseek(self, source: BlobSource, number: int, body: bytes) -> Payload:
         """Where data or a hole begins; the kernel asks for nothing else."""

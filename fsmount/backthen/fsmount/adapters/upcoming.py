@@ -35,14 +35,15 @@ class Siblings:
     def take(self, number: int) -> bool:
         """Whether a folder is the next one from either end; it is taken out."""
         numbers = self._numbers
-        if numbers and numbers[0] == number:
-            numbers.popleft()
-            self._is_backwards = False
-        elif numbers and numbers[-1] == number:
-            numbers.pop()
-            self._is_backwards = True
-        else:
+        if not numbers or number not in (numbers[0], numbers[-1]):
             return False
+        # The only one says nothing of the direction.
+        if len(numbers) > 1:
+            self._is_backwards = number == numbers[-1]
+        if number == numbers[0]:
+            numbers.popleft()
+        else:
+            numbers.pop()
         return True
 
     def next(self) -> Iterator[int]:

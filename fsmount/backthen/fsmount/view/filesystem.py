@@ -70,7 +70,7 @@ from backthen.repository import (
     next_data,
     next_hole,
     now_ns,
-    read_file,
+    read_parts,
     read_xattrs,
 )
 
@@ -287,10 +287,13 @@ class View:
     @_with_meaning
     def read(self, source: BlobSource, file: OpenFile, offset: int, length: int) -> bytes | memoryview:
         """Bytes of a file; fewer than `length` at its end."""
-        if file.node is None:
-            return file.text[offset : offset + length]
-        file.ahead.follow(self.near, file.node.entry, offset, length)
-        return read_file(source, file.node.entry, offset, length)
+        parts = self._parts(source, file, offset, length)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    @_with_meaning
+    def read_parts(self, source: BlobSource, file: OpenFile, offset: int, length: int) -> list[bytes | memoryview]:
+        """The same as they are in memory, one after the other."""
+        return self._parts(source, file, offset, length)
 
     @_with_meaning
     def next_data(self, source: BlobSource, file: OpenFile, offset: int) -> int | None:
@@ -393,6 +396,12 @@ class View:
             number = place.snapshot.number(place.node.position)
             raise UnreadAtBackup(f"folder with inode number {number} was not saved: {entry.error}")
         return OpenDirectory(place)
+
+    def _parts(self, source: BlobSource, file: OpenFile, offset: int, length: int) -> list[bytes | memoryview]:
+        if file.node is None:
+            return [file.text[offset : offset + length]]
+        file.ahead.follow(self.near, file.node.entry, offset, length)
+        return read_parts(source, file.node.entry, offset, length)
 
     def _xattrs(self, source: BlobSource, number: int) -> tuple[tuple[bytes, bytes], ...]:
         if number >= VIRTUAL_START:

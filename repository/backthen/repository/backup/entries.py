@@ -21,6 +21,7 @@ from backthen.repository.source import (
     Item,
     OwnerNames,
     Problem,
+    Status,
     XattrRead,
     Xattrs,
     entry_type,
@@ -62,7 +63,7 @@ class EntryMaker:
     def directory(self, event: EnterDirectory, old: Entry | None) -> Entry:
         """The entry of a directory whose contents are still to come; a parent that vouches for it has it as `old`."""
         self._tally.directories += 1
-        read, status = read_xattrs(event.directory.xattr_source), event.status
+        read, status = event.directory.read_xattrs(), event.status
         if (
             old is not None
             and old.ctime_ns == status.st_ctime_ns
@@ -105,7 +106,7 @@ class EntryMaker:
         else:
             self._tally.others += 1
 
-    def _inode(self, item: Item, parents: Parents) -> Entry | None:
+    def _inode(self, item: Item, parents: Parents, *, is_second_look: bool = False) -> Entry | None:
         kind = entry_type(item.status)
         old, is_known = parents.find_unchanged(item.name, kind, item.status)
         if old is not None:
@@ -119,6 +120,9 @@ class EntryMaker:
         except OSError as error:
             if error.errno == errno.ENOENT and is_gone(item.directory.descriptor, item.name):
                 return None
+            replacing = None if is_second_look else _replacing(item)
+            if replacing is not None:
+                return self._inode(replacing, parents, is_second_look=True)
             self._tally.problem(item.path, reason_of(error))
             entry = make_entry(item.name, item.status, self._owners, error=reason_of(error))
         if kind == EntryType.DIRECTORY:
@@ -158,7 +162,7 @@ class EntryMaker:
             error=found.problem,
         )
 
-    def _content(self, descriptor: int, status: os.stat_result) -> FileContent:
+    def _content(self, descriptor: int, status: Status) -> FileContent:
         if status.st_size == 0:
             return EMPTY
         if status.st_size <= fmt.CHUNK_BYTES_MIN and not is_sparse(status):
@@ -173,3 +177,18 @@ class EntryMaker:
         if sum(len(name) + len(value) for name, value in found.xattrs) <= fmt.INLINE_XATTR_BYTES_MAX:
             return found.xattrs, None
         return (), self._sink.put(BlobKind.XATTR, encode_xattrs(found.xattrs))
+
+
+def _replacing(item: Item) -> Item | None:
+    """What has taken the place of a name's inode since it was looked at, which may be a while ago; None for nothing.
+
+    A directory or one of several names of an inode would have had to be met by the walk.
+    """
+    try:
+        status = os.stat(item.name, dir_fd=item.directory.descriptor, follow_symlinks=False)
+    except OSError:
+        return None
+    is_same = (status.st_dev, status.st_ino) == (item.status.st_dev, item.status.st_ino)
+    if is_same or stat.S_ISDIR(status.st_mode) or status.st_nlink > 1:
+        return None
+    return item._replace(status=status)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import islice
@@ -15,7 +14,7 @@ from backthen.repository.content import SnapshotTree, blobs_of, entry_lists_of
 from backthen.repository.errors import RepositoryError
 from backthen.repository.model.entry import BlobRef, Entry, EntryType
 from backthen.repository.objects import BlobSource
-from backthen.repository.source import TYPE_BITS, TYPES, Items
+from backthen.repository.source import TYPE_BITS, TYPES, Items, Status
 
 _log = logging.getLogger(__name__)
 _LINK_NAME = int(EntryType.LINK_NAME)
@@ -208,7 +207,7 @@ class Parents:
         unchanged = nearest.take_unchanged(items, first)
         return unchanged if unchanged.entries else None
 
-    def find_unchanged(self, name: bytes, kind: EntryType, status: os.stat_result) -> tuple[Entry | None, bool]:
+    def find_unchanged(self, name: bytes, kind: EntryType, status: Status) -> tuple[Entry | None, bool]:
         """(the entry of a file whose content and attributes are still the same, whether the name was there at all).
 
         Times and size must be equal, and older than the tick of the clock in which the parent began. A directory is

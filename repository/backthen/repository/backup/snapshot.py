@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Generator
 from contextlib import closing
 from dataclasses import dataclass, replace
 
@@ -27,6 +29,7 @@ from backthen.repository.opening import Repository
 from backthen.repository.progress import Progress
 from backthen.repository.source import (
     EnterDirectory,
+    Event,
     ExclusionRules,
     Item,
     Items,
@@ -34,12 +37,15 @@ from backthen.repository.source import (
     Problem,
     SavedPaths,
     Spill,
+    WalkStopped,
     own_places,
     saved_paths,
     walk,
 )
 from backthen.repository.storage import Storage, at_once, parse_pack_name
+from backthen.repository.walking import WalkApart
 
+_log = logging.getLogger(__name__)
 _ATTEMPTS_MAX = 5
 _CHECKPOINT_NS = 30 * 60 * 1_000_000_000
 _NONCE_BYTES = 32
@@ -56,10 +62,14 @@ class _Plan:
     started_ns: int
 
 
-def create_snapshot(repository: Repository, request: SnapshotRequest, progress: Progress) -> SnapshotReport:
+def create_snapshot(
+    repository: Repository, request: SnapshotRequest, progress: Progress, walked: WalkApart | None = None
+) -> SnapshotReport:
     """Save paths as a new snapshot; it exists when this returns, and not before.
 
     Files that cannot be read are told to `progress` and counted as errors; the rest is saved.
+    What `walked` comes upon, which was begun for the same request, is saved; without it, or where it ends early, the
+    paths are walked here.
 
     Raises:
         PathNotFound: there is nothing at one of the paths.
@@ -71,7 +81,9 @@ def create_snapshot(repository: Repository, request: SnapshotRequest, progress: 
     """
     check_fastcdc()
     begun_ns = clock.monotonic_ns()
-    plan = _Plan(repository, request, saved_paths(request.paths), progress, clock.now_ns())
+    started_ns = clock.now_ns() if walked is None else walked.started_ns
+    events = None if walked is None else walked.events()
+    plan = _Plan(repository, request, saved_paths(request.paths), progress, started_ns)
     parents: list[Parent] | None = None
     avoided: frozenset[PackId] = frozenset()
     for _ in range(_ATTEMPTS_MAX):
@@ -79,8 +91,13 @@ def create_snapshot(repository: Repository, request: SnapshotRequest, progress: 
         if parents is None:
             parents = _find_parents(plan, survey)
         usable = {id_: packs[id_] for id_ in packs.keys() - survey.condemned.packs - avoided}
+        given, events = events, None
         with _Attempt(plan, parents, usable) as attempt:
-            top, links, link_count = attempt.save()
+            try:
+                top, links, link_count = attempt.save(given)
+            except WalkStopped:
+                _log.info("the process that walks has ended early; walking here")
+                continue
             vouching = tuple(parent.tree.id for parent in parents if parent.vouches)
             report = SnapshotReport(
                 None, vouching[0] if vouching else None, plan.started_ns, 0, plan.paths.paths, attempt.statistics()
@@ -176,18 +193,18 @@ class _Attempt:
     def statistics(self) -> Statistics:
         return self._tally.statistics(self._sink.bytes_added)
 
-    def save(self) -> tuple[Entry, BlobRef | None, int]:
-        """Store everything: the top directory, the tree of link groups and how many groups there are."""
-        request, repository = self._plan.request, self._plan.repository
+    def save(self, events: Generator[Event] | None) -> tuple[Entry, BlobRef | None, int]:
+        """Store everything: the top directory, the tree of link groups and how many groups there are.
+
+        Args:
+            events: what a walk comes upon; None for walking here.
+        """
         if self._before is None:
             self._plan.progress.start("save")
         else:
             self._plan.progress.start("save", files_total=self._before.files, bytes_total=self._before.size)
-        spill = Spill(repository.cache_folder / "spool", self._spill_cipher.seal, self._spill_cipher.open)
-        own = own_places(repository.own_folders)
-        events = walk(self._plan.paths, spill, rules=request.rules, one_file_system=request.one_file_system, own=own)
-        with closing(events):
-            for event in events:
+        with closing(self._walk() if events is None else events) as walked:
+            for event in walked:
                 if type(event) is Items:
                     self._add_items(event)
                 elif type(event) is EnterDirectory:
@@ -201,6 +218,12 @@ class _Attempt:
         links, link_count = write_links(self._sink, self._keys, self._links)
         self._sink.flush()
         return top, links, link_count
+
+    def _walk(self) -> Generator[Event]:
+        request, repository = self._plan.request, self._plan.repository
+        spill = Spill(repository.cache_folder / "spool", self._spill_cipher.seal, self._spill_cipher.open)
+        own = own_places(repository.own_folders)
+        return walk(self._plan.paths, spill, rules=request.rules, one_file_system=request.one_file_system, own=own)
 
     def root(
         self, top: Entry, links: BlobRef | None, link_count: int, parents: tuple[SnapshotId, ...], *, partial: bool

@@ -12,7 +12,7 @@ from backthen.repository.catalog.commit import Again, Committed, Committer
 from backthen.repository.catalog.log import Log, LoggedSnapshot
 from backthen.repository.catalog.marks import Condemned, Marks
 from backthen.repository.catalog.prune import Contents, Pruner
-from backthen.repository.catalog.roots import Roots, SnapshotInfo, UnloggedRoot, put_root
+from backthen.repository.catalog.roots import SHORT_BYTES, Roots, SnapshotInfo, UnloggedRoot, put_root
 from backthen.repository.crypto import RepositoryKeys
 from backthen.repository.errors import DamageError, MissingError
 from backthen.repository.ids import PackId, SnapshotId
@@ -185,7 +185,8 @@ class Catalog:
     def _read_roots(self) -> None:
         shown = self._shown()
         ids = [logged.id for logged in shown]
-        roots = dict(zip(ids, side_by_side(self._storage, self._roots.read_logged, ids), strict=True))
+        short = side_by_side(self._storage, self._roots.read_short, ids, weigh=lambda _: SHORT_BYTES)
+        roots = dict(zip(ids, short, strict=True))
         if any(isinstance(root, MissingError) for root in roots.values()):
             self._log.refresh()  # it may have been forgotten and pruned since the log was read
             shown = self._shown()

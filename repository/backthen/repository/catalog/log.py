@@ -142,14 +142,20 @@ class Log:
 
     def _read_listing(self) -> None:
         """Bring the entries up to a new listing, where it differs from the last or that had gaps."""
-        listed = frozenset(stored.name for stored in self._storage.list("log"))
+        lengths = {stored.name: stored.length for stored in self._storage.list("log")}
+        listed = frozenset(lengths)
         if listed == self._listed and not any(isinstance(error, MissingError) for error in self._unreadable.values()):
             return
         self._listed = frozenset()  # until all of it is read, should reading fail
         self._stored = {name: entry for name, entry in self._stored.items() if name in listed}
         self._unreadable = {}
         new = sorted(name for name in listed - self._stored.keys() if parse_log_name(name))
-        for name, entry in zip(new, side_by_side(self._storage, self._try_to_read, new), strict=True):
+
+        def read(name: str) -> LogEntry | DamageError:
+            return self._try_to_read(name, lengths[name])
+
+        read_all = side_by_side(self._storage, read, new, weigh=lengths.__getitem__)
+        for name, entry in zip(new, read_all, strict=True):
             if isinstance(entry, DamageError):
                 self._unreadable[name] = entry
             else:
@@ -161,16 +167,16 @@ class Log:
         self.generation += 1
         self._listed = listed
 
-    def _try_to_read(self, name: str) -> LogEntry | DamageError:
+    def _try_to_read(self, name: str, length: int) -> LogEntry | DamageError:
         try:
-            return self._read(name)
+            return self._read(name, length)
         except ObjectMissing:
             return MissingError("it is listed but not there", name=name)
         except DamageError as error:
             return error
 
-    def _read(self, name: str) -> LogEntry:
-        entry = read_record(self._storage, self._keys, ObjectKind.LOG, name, _entry_id(name), LogEntry)
+    def _read(self, name: str, length: int) -> LogEntry:
+        entry = read_record(self._storage, self._keys, ObjectKind.LOG, name, _entry_id(name), LogEntry, length)
         _check_entry(entry, name)
         if log_name(entry.root, _entry_id(name)) != name:
             raise TamperedError("it is about another snapshot than its name says", name=name)

@@ -62,14 +62,20 @@ class Marks:
                 raise MissingError("it is listed but not there", name=mark_name(min(still)))
         return {id_: self._known[id_] for id_ in listed if id_ in self._known}
 
-    def _list(self) -> set[ObjectId]:
-        return {id_ for stored in self._storage.list("marks") if (id_ := parse_mark_name(stored.name)) is not None}
+    def _list(self) -> dict[ObjectId, int]:
+        """The marks that are listed, with their lengths in bytes."""
+        listed = ((parse_mark_name(stored.name), stored.length) for stored in self._storage.list("marks"))
+        return {id_: length for id_, length in listed if id_ is not None}
 
-    def _read_new(self, listed: set[ObjectId]) -> set[ObjectId]:
+    def _read_new(self, listed: dict[ObjectId, int]) -> set[ObjectId]:
         """Read the marks not known yet; those that were gone."""
-        new = sorted(listed - self._known.keys())
+        new = sorted(listed.keys() - self._known.keys())
+
+        def read(id_: ObjectId) -> Mark | None:
+            return self._read(id_, listed[id_])
+
         vanished = set()
-        for id_, mark in zip(new, side_by_side(self._storage, self._read, new), strict=True):
+        for id_, mark in zip(new, side_by_side(self._storage, read, new, weigh=listed.__getitem__), strict=True):
             if mark is None:
                 vanished.add(id_)
                 continue
@@ -78,8 +84,8 @@ class Marks:
             self._known[id_] = mark
         return vanished
 
-    def _read(self, id_: ObjectId) -> Mark | None:
+    def _read(self, id_: ObjectId, length: int) -> Mark | None:
         try:
-            return read_record(self._storage, self._keys, ObjectKind.MARK, mark_name(id_), id_, Mark)
+            return read_record(self._storage, self._keys, ObjectKind.MARK, mark_name(id_), id_, Mark, length)
         except ObjectMissing:
             return None

@@ -11,9 +11,9 @@ from typing import NamedTuple, Protocol
 
 from backthen.repository.catalog.log import Log
 from backthen.repository.catalog.marks import Condemned, Marks
-from backthen.repository.catalog.roots import Roots
+from backthen.repository.catalog.roots import SHORT_BYTES, Roots
 from backthen.repository.crypto import ObjectKind, RepositoryKeys, object_id, seal_object
-from backthen.repository.errors import MissingError
+from backthen.repository.errors import MissingError, TamperedError
 from backthen.repository.ids import PackId, SnapshotId
 from backthen.repository.model.records import LogKind, Mark, Root, encode_record
 from backthen.repository.storage import (
@@ -217,7 +217,8 @@ class Pruner:
     def _read_roots(self) -> dict[SnapshotId, Root]:
         """All roots; of those listed, one that is gone when it is read was deleted by another prune."""
         listed = sorted(self._roots.list_ids())
-        read = dict(zip(listed, side_by_side(self._storage, self._try_to_read, listed), strict=True))
+        short = side_by_side(self._storage, self._try_to_read, listed, weigh=lambda _: SHORT_BYTES)
+        read = {id_: root or self._roots.read(id_) for id_, root in zip(listed, short, strict=True)}
         gone = {id_: root for id_, root in read.items() if isinstance(root, MissingError)}
         if gone:
             left = self._roots.list_ids()
@@ -226,14 +227,17 @@ class Pruner:
                     raise error
         return {id_: root for id_, root in read.items() if not isinstance(root, MissingError)}
 
-    def _try_to_read(self, id_: SnapshotId) -> Root | MissingError:
+    def _try_to_read(self, id_: SnapshotId) -> Root | MissingError | None:
+        """A root; None for what is longer than most, or was changed, which is to be read by itself."""
         try:
-            return self._roots.read(id_)
+            return self._roots.read(id_, SHORT_BYTES)
         except MissingError as error:
             return error
+        except TamperedError:
+            return None
 
     def _delete(self, names: Iterable[str]) -> None:
-        for _ in side_by_side(self._storage, self._storage.delete, names):
+        for _ in side_by_side(self._storage, self._storage.delete, names, weigh=lambda _: 0):
             pass
 
 

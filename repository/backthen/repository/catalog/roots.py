@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from backthen.repository import format as fmt
 from backthen.repository.catalog.reading import read_record
 from backthen.repository.crypto import ObjectKind, RepositoryKeys, object_id, seal_object
-from backthen.repository.errors import DamageError, MalformedError, MissingError, ObjectMissing
+from backthen.repository.errors import DamageError, MalformedError, MissingError, ObjectMissing, TamperedError
 from backthen.repository.ids import ObjectId, SnapshotId
 from backthen.repository.model.entry import EntryType
 from backthen.repository.model.records import Root, encode_record
 from backthen.repository.storage import Storage, parse_root_name, root_name
+
+SHORT_BYTES = fmt.MIB
+"""Roots of so many bytes at most are read side by side, as nearly all are: no listing is asked how long they are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +73,8 @@ class Roots:
         names = (stored.name for stored in self._storage.list("roots"))
         return {id_ for name in names if (id_ := parse_root_name(name)) is not None}
 
-    def read(self, id_: SnapshotId) -> Root:
-        """One root.
+    def read(self, id_: SnapshotId, length_max: int = fmt.PAYLOAD_BYTES_MAX) -> Root:
+        """One root, of so many bytes at most.
 
         Raises:
             MissingError: it is gone.
@@ -82,7 +86,7 @@ class Roots:
         if root is None:
             name = root_name(id_)
             try:
-                root = read_record(self._storage, self._keys, ObjectKind.ROOT, name, id_, Root)
+                root = read_record(self._storage, self._keys, ObjectKind.ROOT, name, id_, Root, length_max)
             except ObjectMissing as error:
                 raise MissingError("it is gone", name=name) from error
             if root.top.type != EntryType.DIRECTORY:
@@ -90,7 +94,17 @@ class Roots:
             self._known[id_] = root
         return root
 
-    def read_logged(self, id_: SnapshotId) -> Root | DamageError:
+    def read_short(self, id_: SnapshotId) -> Root | DamageError | None:
+        """As `read_logged`; None for what has more than `SHORT_BYTES`, or was changed: that is to be read by itself.
+
+        Raises:
+            NewerFormatError: it needs a newer version of the program.
+            StorageError: the storage failed.
+        """
+        found = self.read_logged(id_, SHORT_BYTES)
+        return None if isinstance(found, TamperedError) else found
+
+    def read_logged(self, id_: SnapshotId, length_max: int = fmt.PAYLOAD_BYTES_MAX) -> Root | DamageError:
         """The root of a snapshot, or what is wrong with it.
 
         Raises:
@@ -98,7 +112,7 @@ class Roots:
             StorageError: the storage failed.
         """
         try:
-            root = self.read(id_)
+            root = self.read(id_, length_max)
         except DamageError as error:
             return error
         if root.partial:

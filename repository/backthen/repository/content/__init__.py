@@ -7,6 +7,7 @@ from backthen.repository.content.file import (
     next_data,
     next_hole,
     read_file,
+    read_parts,
     read_xattrs,
 )
 from backthen.repository.content.tree import Leaf, Node, SnapshotTree, distinct_leaves, entries_of, entry_lists_of
@@ -24,5 +25,6 @@ __all__ = [
     "next_data",
     "next_hole",
     "read_file",
+    "read_parts",
     "read_xattrs",
 ]

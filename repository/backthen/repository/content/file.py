@@ -48,6 +48,17 @@ def read_file(source: BlobSource, entry: Entry, offset: int, length: int) -> byt
         MalformedError: the extents do not fill the file.
         RepositoryError: as the source raises.
     """
+    parts = read_parts(source, entry, offset, length)
+    return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def read_parts(source: BlobSource, entry: Entry, offset: int, length: int) -> list[bytes | memoryview]:
+    """The same as they are in memory, one after the other and not copied.
+
+    Raises:
+        MalformedError: the extents do not fill the file.
+        RepositoryError: as the source raises.
+    """
     end = min(offset + length, entry.size)
     parts: list[bytes | memoryview] = []
     position = offset
@@ -60,7 +71,7 @@ def read_file(source: BlobSource, entry: Entry, offset: int, length: int) -> byt
             break
     if position < end:
         raise MalformedError("the extents of a file end before the file")
-    return parts[0] if len(parts) == 1 else b"".join(parts)
+    return parts
 
 
 def expect_file(source: BlobSource, entry: Entry, begin: int, end: int) -> int:

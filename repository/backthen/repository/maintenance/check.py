@@ -146,7 +146,7 @@ def _check_index(
         if index_id is None:
             continue  # named with the strangers
         with _found(report, stored.name):
-            data = repository.storage.get(stored.name, 0, fmt.PAYLOAD_BYTES_MAX)
+            data = repository.storage.get(stored.name, 0, min(stored.length, fmt.PAYLOAD_BYTES_MAX))
             if index_id != object_id(data):
                 raise TamperedError("its bytes are not those of its name", name=stored.name)
             for indexed in decode_index(repository.keys, data, name=stored.name).packs:

@@ -48,7 +48,8 @@ def index_orphans(
             return pack[0], None
 
     orphans = [pack for pack in packs if not index.has_pack(pack[0])]
-    for pack_id, directory in side_by_side(storage, load, orphans):
+    # A directory is a part of its pack: of the smallest files nearly all of it.
+    for pack_id, directory in side_by_side(storage, load, orphans, weigh=lambda pack: pack[1]):
         if directory is None:
             continue
         count += 1

@@ -25,12 +25,13 @@ def refresh_index(storage: Storage, keys: RepositoryKeys, index: LocalIndex) -> 
     known = (
         index.object_ids()
     )  # first: what another process stores and adds while this lists must not look as if it were gone
-    present = {id_ for stored in storage.list("index") if (id_ := parse_index_name(stored.name)) is not None}
-    is_any_gone = bool(known - present)
+    listed = ((parse_index_name(stored.name), stored.length) for stored in storage.list("index"))
+    present = {id_: length for id_, length in listed if id_ is not None}
+    is_any_gone = bool(known - present.keys())
     if is_any_gone:
         index.clear()
         known = set()
-    missing = sorted(present - known)
+    missing = sorted((id_, length) for id_, length in present.items() if id_ not in known)
     if missing:
         unreadable: list[DamageError | NewerFormatError] = []
         index.add(_read(storage, keys, missing, unreadable))
@@ -40,10 +41,18 @@ def refresh_index(storage: Storage, keys: RepositoryKeys, index: LocalIndex) -> 
 
 
 def _read(
-    storage: Storage, keys: RepositoryKeys, ids: list[ObjectId], unreadable: list[DamageError | NewerFormatError]
+    storage: Storage,
+    keys: RepositoryKeys,
+    objects: list[tuple[ObjectId, int]],
+    unreadable: list[DamageError | NewerFormatError],
 ) -> Iterator[tuple[ObjectId, IndexObject]]:
     """The objects that can be read; what is wrong with the others is added to `unreadable`."""
-    for id_, data in zip(ids, side_by_side(storage, lambda id_: _get(storage, id_), ids), strict=True):
+
+    def get(listed: tuple[ObjectId, int]) -> bytes | None:
+        return _get(storage, *listed)
+
+    read = side_by_side(storage, get, objects, weigh=lambda listed: listed[1])
+    for (id_, _), data in zip(objects, read, strict=True):
         name = index_name(id_)
         if data is None:
             continue  # merged away since the listing; what it said stands in the merged object, listed next time
@@ -57,8 +66,8 @@ def _read(
         yield id_, decoded
 
 
-def _get(storage: Storage, id_: ObjectId) -> bytes | None:
+def _get(storage: Storage, id_: ObjectId, length: int) -> bytes | None:
     try:
-        return storage.get(index_name(id_), 0, fmt.PAYLOAD_BYTES_MAX)
+        return storage.get(index_name(id_), 0, min(length, fmt.PAYLOAD_BYTES_MAX))
     except ObjectMissing:
         return None

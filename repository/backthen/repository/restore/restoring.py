@@ -105,8 +105,8 @@ class _Restoring:
         self._target = os.fsencode(request.target).rstrip(b"/") + b"/"
         # Directories that are gone through but not in the target yet: made when the first name in them is restored.
         self._waiting: list[Place] = []
-        processes = None if forks is None else start_processes(forks, self._checked_reason)
-        self._sharing = None if processes is None else Sharing(processes, self._take_made, self._finish)
+        self._forks = forks
+        self._sharing: Sharing | None = None
 
     def close(self) -> None:
         if self._sharing is not None:
@@ -116,6 +116,9 @@ class _Restoring:
         self._folders.close()
 
     def run(self, selection: Selection) -> None:
+        processes = None if self._forks is None else start_processes(self._forks, self._checked_reason)
+        if processes is not None:
+            self._sharing = Sharing(processes, self._take_made, self._finish)
         if not self._top.entry.is_directory:
             if selection.chooses(None, self._top.name, is_directory=False):
                 self._restore_item(None, self._top)

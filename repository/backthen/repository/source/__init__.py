@@ -14,9 +14,11 @@ from backthen.repository.source.attributes import (
     read_target,
     read_xattrs,
 )
+from backthen.repository.source.events import EnterDirectory, Event, Item, Items, LeaveDirectory, Problem
 from backthen.repository.source.exclusion import ExclusionRules
 from backthen.repository.source.files import (
     FileReplaced,
+    Status,
     Stretch,
     is_changed,
     is_gone,
@@ -29,15 +31,15 @@ from backthen.repository.source.files import (
 from backthen.repository.source.filesystems import FileSystems
 from backthen.repository.source.names import Spill, sorted_names
 from backthen.repository.source.own import OwnPlaces, own_places, tag_cache
+from backthen.repository.source.passing import WalkStopped, receive_events, send_events
 from backthen.repository.source.patterns import PatternList, split_lines
 from backthen.repository.source.roots import SavedPaths, saved_paths
-from backthen.repository.source.walk import Directory, EnterDirectory, Event, Item, Items, LeaveDirectory, Problem, walk
+from backthen.repository.source.walk import walk
 
 __all__ = [
     "NO_XATTRS",
     "TYPES",
     "TYPE_BITS",
-    "Directory",
     "EnterDirectory",
     "Event",
     "ExclusionRules",
@@ -52,7 +54,9 @@ __all__ = [
     "Problem",
     "SavedPaths",
     "Spill",
+    "Status",
     "Stretch",
+    "WalkStopped",
     "XattrRead",
     "Xattrs",
     "entry_type",
@@ -68,7 +72,9 @@ __all__ = [
     "read_whole",
     "read_xattrs",
     "reason_of",
+    "receive_events",
     "saved_paths",
+    "send_events",
     "sorted_names",
     "split_lines",
     "stretches",

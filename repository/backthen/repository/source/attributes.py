@@ -13,7 +13,7 @@ import stat
 from typing import NamedTuple
 
 from backthen.repository.model.entry import BlobRef, Entry, EntryType
-from backthen.repository.source.files import reason_of
+from backthen.repository.source.files import Status, reason_of
 
 TYPES = {
     stat.S_IFREG: EntryType.FILE,
@@ -71,14 +71,14 @@ def _remember(names: dict[int, str], number: int, name: str) -> None:
     names[number] = name
 
 
-def entry_type(status: os.stat_result) -> EntryType:
+def entry_type(status: Status) -> EntryType:
     """What kind of thing the kernel describes."""
     return TYPES[status.st_mode & TYPE_BITS]
 
 
 def make_entry(
     name: bytes,
-    status: os.stat_result,
+    status: Status,
     owners: OwnerNames,
     *,
     xattrs: Xattrs = (),
@@ -119,8 +119,8 @@ def make_entry(
         status.st_gid,
         owners.user(status.st_uid),
         owners.group(status.st_gid),
-        _bounded_time(status.st_mtime_ns),
-        _bounded_time(status.st_ctime_ns),
+        bounded_time(status.st_mtime_ns),
+        bounded_time(status.st_ctime_ns),
         len(target) if target else size,
         0,  # entries below
         page,
@@ -137,7 +137,8 @@ def make_entry(
     )
 
 
-def _bounded_time(time_ns: int) -> int:
+def bounded_time(time_ns: int) -> int:
+    """The nearest time that an entry can hold."""
     if _TIME_NS_MIN <= time_ns <= _TIME_NS_MAX:
         return time_ns
     return min(max(time_ns, _TIME_NS_MIN), _TIME_NS_MAX)

@@ -8,9 +8,30 @@ import stat
 from collections.abc import Iterator
 from typing import NamedTuple
 
+import msgspec
+
 _BLOCK_BYTES = 512
 _OPEN_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _NO_ACCESS_TIME = getattr(os, "O_NOATIME", 0)
+
+
+class Seen(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What the kernel said of a file to another process, by the names of `os.stat_result`."""
+
+    st_mode: int
+    st_ino: int
+    st_dev: int
+    st_nlink: int
+    st_uid: int
+    st_gid: int
+    st_size: int
+    st_blocks: int
+    st_rdev: int
+    st_mtime_ns: int
+    st_ctime_ns: int
+
+
+Status = os.stat_result | Seen
 
 
 class FileReplaced(OSError):
@@ -28,7 +49,7 @@ class Stretch(NamedTuple):
     is_hole: bool
 
 
-def open_file(directory: int, name: bytes, expected: os.stat_result) -> tuple[int, os.stat_result]:
+def open_file(directory: int, name: bytes, expected: Status) -> tuple[int, os.stat_result]:
     """Open a regular file in an open directory: (descriptor, what the kernel says of it now). The caller closes it.
 
     Reading it does not change its access time where that is allowed. A FIFO put in its place does not block.
@@ -69,6 +90,19 @@ def open_quietly(name: bytes, directory: int | None, flags: int, owner: int) -> 
     return os.open(name, flags, dir_fd=directory)
 
 
+def open_same(name: bytes, directory: int, flags: int, identity: tuple[int, int]) -> int | None:
+    """Open a directory in an open one if it is still the one of that device and inode, else None."""
+    try:
+        descriptor = os.open(name, flags, dir_fd=directory)
+    except OSError:
+        return None
+    status = os.fstat(descriptor)
+    if (status.st_dev, status.st_ino) != identity:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
 def is_gone(directory: int, name: bytes) -> bool:
     """Whether there is nothing of that name in an open directory."""
     try:
@@ -93,12 +127,12 @@ def read_whole(descriptor: int, size: int) -> bytes:
     return data
 
 
-def is_sparse(status: os.stat_result) -> bool:
+def is_sparse(status: Status) -> bool:
     """Whether a file takes less room than its length, so that holes must be looked for."""
     return status.st_blocks * _BLOCK_BYTES < status.st_size
 
 
-def stretches(descriptor: int, status: os.stat_result) -> Iterator[Stretch]:
+def stretches(descriptor: int, status: Status) -> Iterator[Stretch]:
     """The data and holes of an open file up to the size in `status`, in order and without gaps.
 
     Raises:
@@ -147,7 +181,7 @@ def reason_of(error: OSError) -> str:
     return error.strerror or str(error)
 
 
-def is_changed(before: os.stat_result, after: os.stat_result) -> bool:
+def is_changed(before: Status, after: Status) -> bool:
     """Whether an open file was written to, or its attributes set, between two looks at it."""
     return (before.st_size, before.st_mtime_ns, before.st_ctime_ns) != (
         after.st_size,

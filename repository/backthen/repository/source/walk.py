@@ -10,11 +10,11 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Generator, Iterator
-from typing import NamedTuple
 
-from backthen.repository.source.attributes import path_in
+from backthen.repository.source.attributes import XattrRead, path_in, read_xattrs
+from backthen.repository.source.events import EnterDirectory, Event, Items, LeaveDirectory, Problem
 from backthen.repository.source.exclusion import Exclusion, ExclusionRules
-from backthen.repository.source.files import open_quietly, reason_of
+from backthen.repository.source.files import Status, open_quietly, open_same, reason_of
 from backthen.repository.source.names import Spill, sorted_names
 from backthen.repository.source.own import OwnPlaces
 from backthen.repository.source.roots import Branch, SavedPaths
@@ -28,11 +28,11 @@ _ITEMS_BYTES_MAX = 1 << 20
 _TYPE_BITS = 0o170000
 _DIRECTORY_BITS = 0o040000
 _ENTER_FLAGS = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_LOOK_FLAGS = getattr(os, "O_PATH", os.O_RDONLY) | _ENTER_FLAGS
+LOOK_FLAGS = getattr(os, "O_PATH", os.O_RDONLY) | _ENTER_FLAGS
 _LIST_FLAGS = os.O_RDONLY | os.O_NONBLOCK | _ENTER_FLAGS
 _REPLACED = "it was replaced while the folder was read"
 _NOTHING_OWN = OwnPlaces()
-_MOVED = "it was moved while it was read; the rest of it is missing"
+MOVED = "it was moved while it was read; the rest of it is missing"
 
 
 class Directory:
@@ -45,7 +45,7 @@ class Directory:
         is_listed: all its names are walked, not only those that lead to saved paths.
     """
 
-    __slots__ = ("_anchor", "_branch", "_identity", "_names", "_path", "descriptor", "is_listed", "name", "parent")
+    __slots__ = ("_anchor", "_branch", "_names", "_path", "descriptor", "identity", "is_listed", "name", "parent")
 
     def __init__(
         self,
@@ -61,7 +61,7 @@ class Directory:
         self.parent = parent
         self.descriptor = descriptor
         self.is_listed = is_listed
-        self._identity = (status.st_dev, status.st_ino)
+        self.identity = (status.st_dev, status.st_ino)
         self._branch = branch
         self._names: Iterator[bytes] = iter(())
         self._path: bytes | None = b"" if parent is None else None
@@ -96,85 +96,11 @@ class Directory:
     @property
     def device(self) -> int:
         """`st_dev`."""
-        return self._identity[0]
+        return self.identity[0]
 
-    @property
-    def xattr_source(self) -> int | bytes:
-        """What `read_xattrs` takes for this directory; one that is only passed through is not open for reading."""
-        return self.descriptor if self.is_listed else path_in(self.descriptor, b".")
-
-
-class EnterDirectory(NamedTuple):
-    """What follows, up to the matching `LeaveDirectory`, is in this directory. The first event enters `/`."""
-
-    directory: Directory
-    status: os.stat_result
-
-    @property
-    def name(self) -> bytes:
-        """The raw name; empty for `/`."""
-        return self.directory.name
-
-    @property
-    def path(self) -> bytes:
-        """The absolute path."""
-        return self.directory.path or b"/"
-
-
-class Item(NamedTuple):
-    """A name that is not entered; a directory here is a mount point, or one's own, that is saved as an empty one."""
-
-    name: bytes
-    status: os.stat_result
-    directory: Directory
-
-    @property
-    def path(self) -> bytes:
-        """The absolute path."""
-        return self.directory.path + b"/" + self.name
-
-    @property
-    def xattr_source(self) -> bytes:
-        """What `read_xattrs` takes for this name."""
-        return path_in(self.directory.descriptor, self.name)
-
-
-class Items(NamedTuple):
-    """Names of one directory, one after another, that are not entered, each with what the kernel says of it.
-
-    They are handed over together because an event for each takes as long as all else that is done for an unchanged one.
-    """
-
-    directory: Directory
-    found: list[tuple[bytes, os.stat_result]]
-
-    def one_by_one(self) -> Iterator[Item]:
-        """Each of them by itself."""
-        return (Item(name, status, self.directory) for name, status in self.found)
-
-
-class Problem(NamedTuple):
-    """A name that could not be examined (`status` is None) or entered."""
-
-    name: bytes
-    status: os.stat_result | None
-    directory: Directory
-    message: str
-
-    @property
-    def path(self) -> bytes:
-        """The absolute path."""
-        return self.directory.path + b"/" + self.name
-
-
-class LeaveDirectory(NamedTuple):
-    """The directory is done; `error` says why some of its names are missing, or is empty."""
-
-    directory: Directory
-    error: str
-
-
-Event = EnterDirectory | Items | Problem | LeaveDirectory
+    def read_xattrs(self) -> XattrRead:
+        """Its extended attributes; one that is only passed through is not open for reading."""
+        return read_xattrs(self.descriptor if self.is_listed else path_in(self.descriptor, b"."))
 
 
 def walk(
@@ -226,14 +152,14 @@ class _Walk:
             while inside:
                 directory = self._stack[-1]
                 if directory.descriptor == _CLOSED:
-                    yield LeaveDirectory(directory, _MOVED)
+                    yield LeaveDirectory(directory, MOVED)
                     self._leave()
                     inside.pop()
                     continue
                 for event in inside[-1]:
                     yield event
                     if type(event) is EnterDirectory:
-                        inside.append(self._events_in(event.directory))
+                        inside.append(self._events_in(self._stack[-1]))
                         break
                 else:
                     yield LeaveDirectory(directory, "")
@@ -250,7 +176,7 @@ class _Walk:
         exclusion = self._exclusion
         patterns = exclusion.patterns if exclusion is not None and directory.is_listed else None
         relative = directory.relative if patterns is not None and patterns.needs_paths else b""
-        found: list[tuple[bytes, os.stat_result]] = []
+        found: list[tuple[bytes, Status]] = []
         weight = 0
         for name in directory._names:
             wanted = branch.children.get(name) if branch is not None else None
@@ -294,7 +220,7 @@ class _Walk:
         return self._one_file_system and status.st_dev != parent.device
 
     def _enter_top(self, branch: Branch) -> EnterDirectory:
-        flags = _LIST_FLAGS if branch.is_saved else _LOOK_FLAGS
+        flags = _LIST_FLAGS if branch.is_saved else LOOK_FLAGS
         descriptor = os.open(b"/", flags)
         status = os.fstat(descriptor)
         top = Directory(b"", None, descriptor, status, branch, is_listed=branch.is_saved)
@@ -310,7 +236,7 @@ class _Walk:
         if not is_listed and parent.is_listed:
             is_listed = not self._crosses(parent, status) and not is_excluded
         try:
-            flags = _LIST_FLAGS if is_listed else _LOOK_FLAGS
+            flags = _LIST_FLAGS if is_listed else LOOK_FLAGS
             descriptor = open_quietly(name, parent.descriptor, flags, status.st_uid)
         except OSError as error:
             if error.errno == errno.ENOENT and branch is None:
@@ -371,32 +297,19 @@ class _Walk:
 
     def _reopen(self, directory: Directory, child: Directory) -> int:
         """A closed directory again: through its child, or where that was moved by its path from `/`."""
-        flags = _LIST_FLAGS if directory.is_listed else _LOOK_FLAGS
+        flags = _LIST_FLAGS if directory.is_listed else LOOK_FLAGS
         if child.descriptor != _CLOSED:
-            descriptor = _open_same(b"..", child.descriptor, flags, directory)
-            if descriptor != _CLOSED:
+            descriptor = open_same(b"..", child.descriptor, flags, directory.identity)
+            if descriptor is not None:
                 return descriptor
         current = os.dup(self._stack[0].descriptor)
         for step in self._stack[1:]:
-            found = _open_same(step.name, current, flags if step is directory else _LOOK_FLAGS, step)
+            found = open_same(step.name, current, flags if step is directory else LOOK_FLAGS, step.identity)
             os.close(current)
-            if found == _CLOSED:
+            if found is None:
                 return _CLOSED
             current = found
         return current
-
-
-def _open_same(name: bytes, directory: int, flags: int, expected: Directory) -> int:
-    """Open a directory if it is still the one expected, else `_CLOSED`."""
-    try:
-        descriptor = os.open(name, flags, dir_fd=directory)
-    except OSError:
-        return _CLOSED
-    status = os.fstat(descriptor)
-    if (status.st_dev, status.st_ino) != expected._identity:
-        os.close(descriptor)
-        return _CLOSED
-    return descriptor
 
 
 def _close(directory: Directory) -> None:

@@ -27,6 +27,7 @@ from backthen.repository.storage.names import (
 from backthen.repository.storage.object_cache import CACHE_BYTES_MAX, ObjectCache, cached_bytes, clear_cached
 from backthen.repository.storage.pacing import Pace
 from backthen.repository.storage.side_by_side import at_once, side_by_side
+from backthen.repository.storage.wrappers.ahead import ListedAhead
 from backthen.repository.storage.wrappers.cached import CachedStorage
 from backthen.repository.storage.wrappers.observed import ObservedStorage, StorageState
 from backthen.repository.storage.wrappers.retrying import RetryingStorage
@@ -36,6 +37,7 @@ __all__ = [
     "CONFIG_NAME",
     "FOLDERS",
     "CachedStorage",
+    "ListedAhead",
     "LocalStorage",
     "ObjectCache",
     "ObservedStorage",

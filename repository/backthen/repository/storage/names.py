@@ -8,6 +8,8 @@ from backthen.repository.ids import ObjectId, PackId, SnapshotId
 
 CONFIG_NAME = "config"
 FOLDERS = ("keys", "packs", "index", "roots", "log", "marks")
+SPOOL = "tmp"
+"""What is being made; never read, see the backends."""
 UNLOCKED_PREFIX = "far-"
 """What temporary files of writers on other machines begin with: no lock tells if they are in use, only their age."""
 
@@ -21,6 +23,14 @@ _HEX_LENGTH = 64
 def is_object_name(name: str) -> bool:
     """Whether the name stands in the table of FORMAT.md, section 2."""
     return _OBJECT_NAME.fullmatch(name) is not None
+
+
+def is_leftover(name: str) -> bool:
+    """Whether an empty storage may hold that: the top of a fresh disk, and what a killed `create` or its user left.
+
+    That is what was being made, and key slots: they come before `config`, and without it they open nothing.
+    """
+    return name.partition("/")[0] in ("lost+found", SPOOL) or parse_key_name(name) is not None
 
 
 def check_object_name(name: str) -> None:

@@ -6,10 +6,12 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from itertools import islice
 from typing import Protocol, TypeVar
 
 from backthen.repository.storage.contract import Storage
+
+BYTES_AT_ONCE_MAX = 64 << 20
+"""What is under way or waits to be taken, side by side: more fills no line, and less than one object may have."""
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
@@ -23,21 +25,46 @@ class Begin(Protocol):
         ...
 
 
-def side_by_side(storage: Storage, work: Callable[[_Item], _Result], items: Iterable[_Item]) -> Iterator[_Result]:
+def side_by_side(
+    storage: Storage, work: Callable[[_Item], _Result], items: Iterable[_Item], *, weigh: Callable[[_Item], int]
+) -> Iterator[_Result]:
     """What `work` makes of each item, in the order of the items; it is done in threads, `storage.concurrency` at once.
 
-    Where that is 1 it is done here, one item after another. No more than that many results wait to be taken. What
-    `work` raises is raised when its result would be taken; what was not begun by then is not done.
+    Where that is 1 it is done here, one item after another. No more than that many results wait to be taken, and no
+    more than `BYTES_AT_ONCE_MAX` of what is weighed, unless one item weighs more alone. What `work` raises is raised
+    when its result would be taken; what was not begun by then is not done.
+
+    Args:
+        storage: who is asked.
+        work: what is done.
+        items: with what.
+        weigh: how many bytes are fetched for an item at most.
     """
     if storage.concurrency == 1:
         yield from map(work, items)
         return
     rest = iter(items)
+    upcoming = next(rest, None)
     with _threads(storage) as pool:
-        begun: deque[Future[_Result]] = deque(pool.submit(work, item) for item in islice(rest, storage.concurrency))
+        begun: deque[tuple[Future[_Result], int]] = deque()
+        weight = 0
+
+        def begin() -> None:
+            nonlocal upcoming, weight
+            while upcoming is not None and len(begun) < storage.concurrency:
+                own = weigh(upcoming)
+                if begun and weight + own > BYTES_AT_ONCE_MAX:
+                    return
+                begun.append((pool.submit(work, upcoming), own))
+                weight += own
+                upcoming = next(rest, None)
+
+        begin()
         while begun:
-            result = begun.popleft().result()
-            begun.extend(pool.submit(work, item) for item in islice(rest, 1))
+            oldest, own = begun.popleft()
+            result = oldest.result()
+            weight -= own
+            begin()
             yield result
 
 

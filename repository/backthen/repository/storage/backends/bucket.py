@@ -32,7 +32,8 @@ from backthen.repository.storage.backends.bucket_errors import no_answer, plain_
 from backthen.repository.storage.backends.bucket_stores import BucketPlace, Store, make_store
 from backthen.repository.storage.backends.event_loop import EventLoop
 from backthen.repository.storage.contract import StoredObject
-from backthen.repository.storage.names import CONFIG_NAME, check_folder, check_object_name, is_object_name
+from backthen.repository.storage.local_file import of_local_file
+from backthen.repository.storage.names import CONFIG_NAME, SPOOL, check_folder, check_object_name, is_leftover
 from backthen.repository.storage.pacing import Pace
 
 if TYPE_CHECKING:
@@ -43,8 +44,7 @@ SLOWEST_BYTES_PER_S = 16 * 1024
 """A put that gets on more slowly counts as stuck."""
 _PART_BYTES = 256 * 1024
 _PAGE_NAMES = 1000
-_SPOOL = "tmp"
-_PROBE, _CLAIM = f"{_SPOOL}/probe-", f"{_SPOOL}/init-"
+_PROBE, _CLAIM = f"{SPOOL}/probe-", f"{SPOOL}/init-"
 _PROBE_BYTES = b"Backthen puts this twice, to see whether the second put is refused.\n"
 _RANDOM_BYTES = 16
 _Result = TypeVar("_Result")
@@ -95,7 +95,7 @@ class BucketStorage:
         if self._run(self._exists(CONFIG_NAME), self.location):
             raise RepositoryExists(f"there is a repository at {self.location} already")
         for stored in self._list(None):
-            if not _is_leftover(stored.name):
+            if not is_leftover(stored.name):
                 raise InvalidRequest(
                     f"{self.location} is not empty: it holds {stored.name!r}",
                     hint="Name something new in the bucket: a prefix, as in s3://bucket/prefix.",
@@ -106,7 +106,7 @@ class BucketStorage:
 
         Raises:
             ObjectExists: the name is taken; nothing was changed.
-            InvalidRequest: there are no credentials.
+            InvalidAccess: there are no credentials.
             StorageError: it cannot be stored.
         """
         check_object_name(name)
@@ -119,11 +119,11 @@ class BucketStorage:
 
         Raises:
             ObjectExists: the name is taken; the object was not changed, the file is removed.
-            InvalidRequest: there are no credentials.
+            InvalidAccess: there are no credentials.
             StorageError: it cannot be stored, or the file cannot be read; the file is left.
         """
         check_object_name(name)
-        try:
+        with of_local_file(path):
             data = path.read_bytes()
             try:
                 self.put(name, data)
@@ -131,15 +131,13 @@ class BucketStorage:
                 path.unlink(missing_ok=True)
                 raise
             path.unlink(missing_ok=True)
-        except OSError as error:
-            raise StorageError(f"{path}: {error.strerror or error}") from error
 
     def get(self, name: str, offset: int = 0, length: int | None = None) -> bytes:
         """See `Storage.get`.
 
         Raises:
             ObjectMissing: there is no such object.
-            InvalidRequest: there are no credentials.
+            InvalidAccess: there are no credentials.
             StorageError: it cannot be read.
         """
         check_object_name(name)
@@ -154,7 +152,7 @@ class BucketStorage:
         """See `Storage.delete`.
 
         Raises:
-            InvalidRequest: there are no credentials.
+            InvalidAccess: there are no credentials.
             StorageError: it cannot be removed.
         """
         check_object_name(name)
@@ -325,7 +323,7 @@ class BucketStorage:
         Raises:
             StorageError: somebody does.
         """
-        stream = obstore.list(self._store, _SPOOL, chunk_size=_PAGE_NAMES)
+        stream = obstore.list(self._store, SPOOL, chunk_size=_PAGE_NAMES)
         async with asyncio.timeout(self._access.timeout_s):
             claims = [item["path"] for item in await stream.collect_async() if item["path"].startswith(_CLAIM)]
         others = sorted(claim for claim in claims if claim != own)
@@ -349,11 +347,6 @@ class BucketStorage:
                     self._is_conditional = True
             await self._tidy(probe)
         return self._is_conditional
-
-
-def _is_leftover(name: str) -> bool:
-    """Whether an empty bucket may hold it: what a killed `create` or its user left."""
-    return name.startswith(f"{_SPOOL}/") or (name.startswith("keys/") and is_object_name(name))
 
 
 async def _pause(seconds: float) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 from obstore.exceptions import BaseError
 from obstore.store import AzureStore, GCSStore, S3Store
 
-from backthen.repository.errors import InvalidRequest
+from backthen.repository.errors import InvalidAccess
 
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, RetryConfig, S3Credential
@@ -80,10 +80,10 @@ def make_store(place: BucketPlace, options: Mapping[str, str], *, timeout_s: flo
         timeout_s: seconds after which a server that takes no connection counts as gone.
 
     Raises:
-        InvalidRequest: there are no credentials among the options, or an option makes no sense.
+        InvalidAccess: there are no credentials among the options, or an option makes no sense.
     """
     if not any(options.get(name) for name in _CREDENTIALS[place.scheme]):
-        raise InvalidRequest(f"there are no credentials for {place}", hint=_HINTS[place.scheme])
+        raise InvalidAccess(f"there are no credentials for {place}", hint=_HINTS[place.scheme])
     endpoint = options.get(_ENDPOINTS[place.scheme], "")
     if endpoint:
         _check_endpoint(endpoint)
@@ -103,7 +103,7 @@ def make_store(place: BucketPlace, options: Mapping[str, str], *, timeout_s: flo
         return AzureStore(place.bucket, prefix=prefix, config=config, client_options=client, retry_config=retry)  # type: ignore[arg-type]
     except (BaseError, ValueError) as error:
         reason = type(error).__name__  # the text may hold what is in a file of credentials
-        raise InvalidRequest(
+        raise InvalidAccess(
             f"{place} cannot be reached with these settings ({reason})",
             hint="Check endpoint, region, and the files that hold credentials.",
         ) from None
@@ -113,10 +113,10 @@ def _check_endpoint(endpoint: str) -> None:
     """Hold an endpoint against what one is: obstore panics at some that are none.
 
     Raises:
-        InvalidRequest: it is none; the message does not repeat it, since there may be a key in it.
+        InvalidAccess: it is none; the message does not repeat it, since there may be a key in it.
     """
     if not _ENDPOINT.fullmatch(endpoint):
-        raise InvalidRequest(
+        raise InvalidAccess(
             "the endpoint is not the address of a server",
             hint="Write https://host, or https://host:port; a key does not belong there.",
         )

@@ -25,17 +25,18 @@ from typing_extensions import Buffer
 
 from backthen.repository.errors import InvalidRequest, ObjectExists, ObjectMissing, RepositoryExists, StorageError
 from backthen.repository.storage.contract import StoredObject
+from backthen.repository.storage.local_file import of_local_file
 from backthen.repository.storage.locked_files import new_locked_file, remove_abandoned
 from backthen.repository.storage.names import (
     CONFIG_NAME,
     FOLDERS,
+    SPOOL,
     UNLOCKED_PREFIX,
     check_folder,
     check_object_name,
-    is_object_name,
+    is_leftover,
 )
 
-_SPOOL = "tmp"
 _COPY_BYTES = 1024 * 1024
 _FOLDER_DEPTH_MAX = 2
 _FOLDER_MODE = 0o700
@@ -78,7 +79,7 @@ class LocalStorage:
     def __init__(self, root: Path) -> None:
         """Use the folder; nothing is read or made yet."""
         self._root = root
-        self._spool = root / _SPOOL
+        self._spool = root / SPOOL
         self._lock = threading.Lock()
         self._durable_folders: set[Path] = set()
         self._held_repository = False
@@ -142,11 +143,12 @@ class LocalStorage:
 
         Raises:
             ObjectExists: the name is taken; the object was not changed, the file is removed.
-            StorageError: it cannot be stored; the file is left.
+            StorageError: it cannot be stored, or the file cannot be read; the file is left.
         """
         check_object_name(name)
         with _plain_errors(self._root / name):
-            descriptor, _ = _open_regular(path)
+            with of_local_file(path):
+                descriptor, _ = _open_regular(path)
             try:
                 if path.parent == self._spool:
                     self._publish(path, descriptor, name)
@@ -229,16 +231,13 @@ class LocalStorage:
             )
 
     def _is_leftover(self, name: str) -> bool:
-        """Whether an empty storage may hold it: the top of a fresh disk, and what a killed `create` or its user left.
-
-        That is empty folders, and key slots: they come before `config`, and without it they open nothing.
-        """
-        if name in ("lost+found", _SPOOL):
+        """Whether an empty storage may hold it; it may be a folder of nothing else, too."""
+        if is_leftover(name):
             return True
         folder = self._root / name
         if name not in FOLDERS or folder.is_symlink() or not folder.is_dir():
             return False
-        return all(name == "keys" and is_object_name(f"{name}/{path.name}") for path in folder.iterdir())
+        return all(is_leftover(f"{name}/{path.name}") for path in folder.iterdir())
 
     def _refuse_taken(self, name: str) -> None:
         """Spare writing what is there already.

@@ -275,11 +275,15 @@ class CachedStorage(StorageWrapper):
             self._ahead_bytes -= size
 
     def _submit(self, run: _Run) -> Future[None]:
-        """Fetch in the background."""
-        with self._lock:
-            if self._pool is None:
-                self._pool = ThreadPoolExecutor(self.concurrency, thread_name_prefix="fetch")
-            done = self._pool.submit(self._fetch, run)
+        """Fetch in the background; where that is not possible any more, whoever waits is told."""
+        try:
+            with self._lock:
+                if self._pool is None:
+                    self._pool = ThreadPoolExecutor(self.concurrency, thread_name_prefix="fetch")
+                done = self._pool.submit(self._fetch, run)
+        except RuntimeError:  # the program is ending, or the system gives it no thread
+            done = Future()
+            done.cancel()
         done.add_done_callback(partial(self._never_fetched, run))
         return done
 

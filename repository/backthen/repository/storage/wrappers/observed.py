@@ -58,6 +58,7 @@ class ObservedStorage(StorageWrapper):
         self._answered_ns = monotonic_ns()
         self._failing_since_ns: int | None = None
         self._failure = ""
+        self._has_ended = False
 
     @property
     def state(self) -> StorageState:
@@ -147,6 +148,11 @@ class ObservedStorage(StorageWrapper):
         """See `Storage.close`."""
         self._storage.close()
 
+    def end(self) -> None:
+        """Close it for good: threads that nobody waits for may be at work still, and shall not begin anew."""
+        self._has_ended = True
+        self._storage.close()
+
     def _sent(self, count: int) -> None:
         with self._lock:
             self._bytes_sent += count
@@ -157,6 +163,8 @@ class ObservedStorage(StorageWrapper):
 
     @contextmanager
     def _observed(self) -> Iterator[None]:
+        if self._has_ended:
+            raise StorageError(f"{self.location}: it was closed")
         number = next(self._numbers)
         with self._lock:
             self._waiting[number] = self._monotonic_ns()

@@ -53,7 +53,7 @@ class Connection:
 
     @asynccontextmanager
     async def channel(self) -> AsyncIterator[Channel]:
-        """The channel with the least to do; while all are in use another one is opened for whoever comes later.
+        """The channel with the least to do.
 
         Raises:
             asyncssh.Error: the server gives no channel.
@@ -69,6 +69,15 @@ class Connection:
             raise
         finally:
             channel.users -= 1
+
+    def widen(self) -> None:
+        """Open a further channel for whoever comes later, where some share one: to be called for what is large."""
+        if (
+            self._further is None
+            and len(self._channels) < self._channels_max
+            and sum(channel.users for channel in self._channels) > len(self._channels)
+        ):
+            self._further = asyncio.get_running_loop().create_task(self._open_further())
 
     async def watched(self, answer: Coroutine[Any, Any, _Answer]) -> _Answer:
         """Wait for an answer of the server, as long as it says anything at all."""
@@ -95,12 +104,6 @@ class Connection:
             async with self._opening:
                 if not self._channels:
                     await self._open()
-        elif (
-            self._further is None
-            and len(self._channels) < self._channels_max
-            and all(channel.users for channel in self._channels)
-        ):
-            self._further = asyncio.get_running_loop().create_task(self._open_further())
         return min(self._channels, key=lambda channel: channel.users)
 
     async def _open_further(self) -> None:
@@ -194,11 +197,20 @@ class Channel:
         self.users = 0
         self._connection = connection
         self._handles = Handles()
+        self._to_close: list[bytes] = []
         self._tasks: set[asyncio.Task[Any]] = set()
         self.send(sftp.request_limits())
 
+    def widen(self) -> None:
+        """See `Connection.widen`."""
+        self._connection.widen()
+
     def send(self, request: Coroutine[Any, Any, _Answer]) -> asyncio.Task[_Answer]:
         """Send a request; its answer is awaited, or not. What the server says to one that nobody awaits is lost."""
+        self._send_closes()
+        return self._send(request)
+
+    def _send(self, request: Coroutine[Any, Any, _Answer]) -> asyncio.Task[_Answer]:
         task = asyncio.get_running_loop().create_task(self._connection.watched(request))
         self._tasks.add(task)
         task.add_done_callback(self._forget)
@@ -210,6 +222,7 @@ class Channel:
         What uses a foretold handle is sent before anything else can be, so that it meets what was opened or nothing,
         and is believed when the handle was checked. It is closed when it was given, by who knows that it was.
         """
+        self._send_closes()
         foretold = self._handles.foretell() if foretell else None
         opening = self._handles.opening()
         answer = self.send(request)
@@ -217,9 +230,14 @@ class Channel:
         return Opening(foretold, answer)
 
     def close(self, handle: bytes) -> None:
-        """Close what is open; nobody waits for it."""
-        closing = self._handles.closing(handle)
-        self.send(self.sftp.close(handle)).add_done_callback(partial(self._closed, closing))
+        """Close what is open, along with the next request; nobody waits for it."""
+        self._to_close.append(handle)
+
+    def _send_closes(self) -> None:
+        handles, self._to_close = self._to_close, []
+        for handle in handles:
+            closing = self._handles.closing(handle)
+            self._send(self.sftp.close(handle)).add_done_callback(partial(self._closed, closing))
 
     def _answered(self, opening: Request, answer: asyncio.Task[bytes]) -> None:
         if answer.cancelled():

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import asyncssh
 
-from backthen.repository.errors import StorageError
+from backthen.repository.errors import ObjectExists, StorageError
 
 STRANGER_HINT = "Something else than Backthen has put it there."
 _LOST = (
@@ -26,6 +26,26 @@ class ServerSilent(Exception):
     """The server said nothing for as long as it may."""
 
 
+class StorageClosed(Exception):
+    """The storage was closed by another thread."""
+
+
+class NameTaken(Exception):
+    """There is an object of that name, durably."""
+
+
+class Unusable(Exception):
+    """What is on the server cannot be used, for a reason that is said.
+
+    Attributes:
+        hint: what the user can do about it.
+    """
+
+    def __init__(self, reason: str, hint: str) -> None:
+        super().__init__(reason)
+        self.hint = hint
+
+
 @contextmanager
 def plain_errors(place: str) -> Iterator[None]:
     """Translate what is raised inside.
@@ -34,10 +54,15 @@ def plain_errors(place: str) -> Iterator[None]:
         place: what the message is about.
 
     Raises:
-        StorageError: for all that asyncssh and the network raise.
+        ObjectExists: for `NameTaken`.
+        StorageError: for what cannot be used, and all that asyncssh and the network raise.
     """
     try:
         yield
+    except NameTaken as error:
+        raise ObjectExists(f"{place} exists already") from error
+    except Unusable as error:
+        raise StorageError(f"{place}: {error}", hint=error.hint) from error
     except asyncssh.SFTPNoSuchFile as error:
         raise StorageError(f"{place}: the folder is not there", hint="Is its disk mounted on the server?") from error
     except asyncssh.SFTPPermissionDenied as error:
@@ -59,7 +84,7 @@ def plain_errors(place: str) -> Iterator[None]:
         ) from error
     except asyncssh.Error as error:
         raise StorageError(f"{place}: the server refused{_reason(error)}") from error
-    except CancelledError as error:
+    except (CancelledError, StorageClosed) as error:
         raise StorageError(f"{place}: the connection was closed", transient=True) from error
     except ServerSilent as error:
         raise StorageError(f"{place}: {error}", hint="Is the network up?", transient=True) from error

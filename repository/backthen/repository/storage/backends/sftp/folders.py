@@ -8,12 +8,12 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import asyncssh
 
-from backthen.repository.errors import StorageError
 from backthen.repository.storage.backends.sftp.connection import Channel, foretelling
-from backthen.repository.storage.backends.sftp.errors import STRANGER_HINT, is_lost
+from backthen.repository.storage.backends.sftp.errors import STRANGER_HINT, Unusable, is_lost
 from backthen.repository.storage.contract import StoredObject
 
 FOLDER_ATTRIBUTES = asyncssh.SFTPAttrs(permissions=0o700)
@@ -23,6 +23,38 @@ _PART_NAMES = 100
 """OpenSSH gives so many names in each part but the last."""
 _FOLDERS_AT_ONCE_MAX = 128
 """A server may have as few as 256 files open."""
+_LISTING_BYTES_MAX = 256 << 20
+"""What one listing may take of memory: a million objects, which is 32 TB in packs."""
+_ENTRY_BYTES = 200
+"""What an entry takes beside its name."""
+
+
+class FolderEntry(NamedTuple):
+    """What is in a folder: its name, in which bytes that are no text are surrogates, and what the server says of it."""
+
+    name: str
+    type: int
+    size: int
+    mtime: int
+
+
+@dataclass(slots=True)
+class _Room:
+    """What is left for one listing."""
+
+    bytes_left: int = field(default_factory=lambda: _LISTING_BYTES_MAX)
+
+    def take(self, entries: Sequence[asyncssh.SFTPName]) -> list[FolderEntry]:
+        """Entries of a folder, but for itself and the one above.
+
+        Raises:
+            Unusable: there is no room for them.
+        """
+        taken = [_folder_entry(entry) for entry in entries if entry.filename not in (b".", b"..")]
+        self.bytes_left -= sum(_ENTRY_BYTES + len(entry.name) for entry in taken)
+        if self.bytes_left < 0:
+            raise Unusable("the server lists more names than a repository can have", STRANGER_HINT)
+        return taken
 
 
 @dataclass(slots=True)
@@ -59,7 +91,7 @@ async def make_root(channel: Channel, server: Server, path: bytes) -> None:
     """Make a folder and those above it, each durable before the next.
 
     Raises:
-        StorageError: something else is there.
+        Unusable: something else is there.
         asyncssh.Error: it cannot be made.
     """
     sftp = channel.sftp
@@ -79,7 +111,7 @@ async def make_root(channel: Channel, server: Server, path: bytes) -> None:
             channel.close(handle)
     if status.type != asyncssh.FILEXFER_TYPE_DIRECTORY:
         shown = path.decode(errors="backslashreplace")
-        raise StorageError(f"{shown}: a file stands where a folder belongs", hint=STRANGER_HINT)
+        raise Unusable(f"a file stands where a folder belongs, at {shown} on the server", STRANGER_HINT)
 
 
 def send_open_folder(channel: Channel, path: bytes) -> asyncio.Task[bytes]:
@@ -127,18 +159,20 @@ async def flush_folder(channel: Channel, server: Server, handle: bytes | None) -
         server.flushes_folders = True
 
 
-async def read_folder(channel: Channel, path: bytes) -> list[asyncssh.SFTPName]:
-    """What is in a folder, with its attributes.
+async def read_folder(channel: Channel, path: bytes, room: _Room | None = None) -> list[FolderEntry]:
+    """What is in a folder.
 
     Raises:
+        Unusable: it is more than there is room for, in this listing alone or in that of several folders.
         asyncssh.Error: it cannot be read, SFTPNoSuchFile where it is not there.
     """
-    return await foretelling(lambda may_foretell: _read_folder(channel, path, may_foretell))
+    shared = room or _Room()
+    return await foretelling(lambda may_foretell: _read_folder(channel, path, shared, may_foretell))
 
 
-async def _read_folder(channel: Channel, path: bytes, may_foretell: bool) -> list[asyncssh.SFTPName]:
+async def _read_folder(channel: Channel, path: bytes, room: _Room, may_foretell: bool) -> list[FolderEntry]:
     sftp = channel.sftp
-    found: list[asyncssh.SFTPName] = []
+    found: list[FolderEntry] = []
     opening = channel.open(sftp.opendir(path), foretell=may_foretell)
     asked: deque[asyncio.Task[tuple[Sequence[asyncssh.SFTPName], bool]]] = deque()
     if opening.foretold is not None:
@@ -150,19 +184,13 @@ async def _read_folder(channel: Channel, path: bytes, may_foretell: bool) -> lis
         with suppress(asyncssh.SFTPEOFError):
             while asked:
                 entries, _ = await asked.popleft()
-                found += (entry for entry in entries if entry.filename not in (b".", b".."))
+                found += room.take(entries)
                 # A short part is the last one, and the answer that says so is on its way already.
                 more = 0 if asked and len(entries) < _PART_NAMES else 2 if len(asked) < _PARTS_AT_ONCE_MAX else 1
                 asked.extend(channel.send(sftp.readdir(handle)) for _ in range(more))
     finally:
         channel.close(handle)
     return found
-
-
-def entry_name(entry: asyncssh.SFTPName) -> str:
-    """The name as text; what is not text keeps its bytes as surrogates."""
-    name = entry.filename
-    return name if isinstance(name, str) else name.decode(errors="surrogateescape")
 
 
 async def read_objects(channel: Channel, path: bytes, folder: str) -> list[StoredObject]:
@@ -174,26 +202,32 @@ async def read_objects(channel: Channel, path: bytes, folder: str) -> list[Store
         folder: its name, with which the names of what is in it begin.
 
     Raises:
+        Unusable: there are more than there is room for.
         asyncssh.Error: it cannot be read, SFTPNoSuchFile where it is not there.
     """
-    turn = asyncio.Semaphore(_FOLDERS_AT_ONCE_MAX)
+    turn, room = asyncio.Semaphore(_FOLDERS_AT_ONCE_MAX), _Room()
 
-    async def read_below(entry: asyncssh.SFTPName) -> list[StoredObject]:
-        name = entry_name(entry)
+    async def read_below(entry: FolderEntry) -> list[StoredObject]:
         async with turn:
             with suppress(asyncssh.SFTPNoSuchFile):  # removed since its name was read
-                below = await read_folder(channel, path + b"/" + os.fsencode(name))
-                return _regular_files(below, f"{folder}/{name}")
+                below = await read_folder(channel, path + b"/" + os.fsencode(entry.name), room)
+                return _regular_files(below, f"{folder}/{entry.name}")
         return []
 
-    top = await read_folder(channel, path)
-    folders = [entry for entry in top if entry.attrs.type == asyncssh.FILEXFER_TYPE_DIRECTORY]
+    top = await read_folder(channel, path, room)
+    folders = [entry for entry in top if entry.type == asyncssh.FILEXFER_TYPE_DIRECTORY]
     return sum(await asyncio.gather(*map(read_below, folders)), _regular_files(top, folder))
 
 
-def _regular_files(entries: list[asyncssh.SFTPName], folder: str) -> list[StoredObject]:
+def _regular_files(entries: list[FolderEntry], folder: str) -> list[StoredObject]:
     return [
-        StoredObject(f"{folder}/{entry_name(entry)}", entry.attrs.size or 0)
+        StoredObject(f"{folder}/{entry.name}", entry.size)
         for entry in entries
-        if entry.attrs.type == asyncssh.FILEXFER_TYPE_REGULAR
+        if entry.type == asyncssh.FILEXFER_TYPE_REGULAR
     ]
+
+
+def _folder_entry(entry: asyncssh.SFTPName) -> FolderEntry:
+    name, attributes = entry.filename, entry.attrs
+    text = name if isinstance(name, str) else name.decode(errors="surrogateescape")
+    return FolderEntry(text, attributes.type, attributes.size or 0, attributes.mtime or 0)

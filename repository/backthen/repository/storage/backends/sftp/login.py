@@ -14,7 +14,7 @@ from typing import NamedTuple, cast
 
 import asyncssh
 
-from backthen.repository.errors import InvalidRequest, StorageError
+from backthen.repository.errors import InvalidAccess, StorageError
 from backthen.repository.storage.access import StorageAccess
 from backthen.repository.storage.backends.sftp.address import SftpAddress
 from backthen.repository.storage.backends.sftp.errors import ServerSilent
@@ -39,7 +39,7 @@ async def open_ssh(address: SftpAddress, access: StorageAccess) -> list[asyncssh
     """Connections to the host, each through the one before it; the last one is that to the host.
 
     Raises:
-        InvalidRequest: the configuration, a key, or a file of known hosts cannot be used.
+        InvalidAccess: the configuration, a key, or a file of known hosts cannot be used.
         StorageError: the host is not trusted, or does not let the user in.
         asyncssh.Error: the connection failed.
         OSError: the host cannot be reached.
@@ -60,7 +60,7 @@ async def _open_hop(
 ) -> None:
     """Add a connection to a host, after those to the hosts on the way to it."""
     if not hops_max:
-        raise InvalidRequest(
+        raise InvalidAccess(
             f"the way to {address.host} goes over too many hosts", hint="Look for a circle of `ProxyJump`."
         )
     options = _options(address, access)
@@ -95,7 +95,7 @@ def _options(address: SftpAddress | _Jump, access: StorageAccess) -> asyncssh.SS
     """What the configuration says of a host.
 
     Raises:
-        InvalidRequest: it cannot be used.
+        InvalidAccess: it cannot be used.
     """
     try:
         agent = "" if access.ssh_agent is None else str(access.ssh_agent)
@@ -103,7 +103,7 @@ def _options(address: SftpAddress | _Jump, access: StorageAccess) -> asyncssh.SS
         if options.config.get("IdentityAgent") is not None:
             return _read_options(address, access, ())  # the configuration has its own agent
     except (ValueError, OSError) as error:
-        raise InvalidRequest(
+        raise InvalidAccess(
             f"the SSH configuration for {address.host} cannot be used: {error}",
             hint=f"See what `ssh {address.host}` says.",
         ) from error
@@ -135,7 +135,7 @@ def _parse_jump(text: str) -> _Jump:
     user, _, place = text.strip().rpartition("@")
     match = _JUMP.fullmatch(place.removeprefix("ssh://"))
     if match is None:
-        raise InvalidRequest(f"ProxyJump: {text!r} is not a host", hint="Write it as [user@]host[:port].")
+        raise InvalidAccess(f"ProxyJump: {text!r} is not a host", hint="Write it as [user@]host[:port].")
     return _Jump(
         user=user.removeprefix("ssh://") or None,
         host=match["host"].strip("[]"),
@@ -147,7 +147,7 @@ def _known_hosts(options: asyncssh.SSHClientConnectionOptions) -> asyncssh.SSHKn
     """The keys of all hosts that the user knows.
 
     Raises:
-        InvalidRequest: a file of them cannot be read.
+        InvalidAccess: a file of them cannot be read.
     """
     config = options.config
     named = [
@@ -158,7 +158,7 @@ def _known_hosts(options: asyncssh.SSHClientConnectionOptions) -> asyncssh.SSHKn
     try:
         return asyncssh.read_known_hosts([str(path) for path in paths])
     except (ValueError, OSError) as error:
-        raise InvalidRequest(
+        raise InvalidAccess(
             f"the keys of known hosts cannot be read: {error}", hint="Look into ~/.ssh/known_hosts."
         ) from error
 

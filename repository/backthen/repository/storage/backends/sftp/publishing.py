@@ -9,9 +9,8 @@ from contextlib import suppress
 
 import asyncssh
 
-from backthen.repository.errors import ObjectExists, StorageError
 from backthen.repository.storage.backends.sftp.connection import Channel, Opening, WronglyForetold, foretelling
-from backthen.repository.storage.backends.sftp.errors import STRANGER_HINT, is_lost
+from backthen.repository.storage.backends.sftp.errors import STRANGER_HINT, NameTaken, Unusable, is_lost
 from backthen.repository.storage.backends.sftp.folders import (
     Server,
     flush_folders,
@@ -60,8 +59,8 @@ async def put_object(
         pace: how fast they may be sent.
 
     Raises:
-        ObjectExists: the name is taken, durably.
-        StorageError: something that is no object has the name, or the disk is full.
+        NameTaken: it is, durably.
+        Unusable: something that is no object has the name, or the disk is full.
         asyncssh.Error: the server did not take it.
     """
 
@@ -106,7 +105,7 @@ async def _put(
             upload.durable = size
         close_upload(channel, upload)
         await _publish(channel, server, upload.path, target, handles, may_send_again=size <= SMALL_BYTES)
-    except (StorageError, WronglyForetold):
+    except (NameTaken, Unusable, WronglyForetold):
         await _discard(channel, upload)
         raise
     except asyncssh.SFTPError as error:
@@ -116,9 +115,7 @@ async def _put(
             if isinstance(error, asyncssh.SFTPNoSuchFile):
                 server.folders.clear()  # somebody took them away: the next try makes them anew
             if is_full:
-                raise StorageError(
-                    f"{target.decode(errors='backslashreplace')}: the server's disk is full", hint=_FULL_HINT
-                ) from error
+                raise Unusable("the server's disk is full", _FULL_HINT) from error
         raise
     finally:
         for folder_handle in handles:
@@ -191,19 +188,18 @@ async def _refuse_taken(
     """Stop where the name is taken.
 
     Raises:
-        ObjectExists: it is, durably.
-        StorageError: something that is no object has the name.
+        NameTaken: it is, durably.
+        Unusable: something that is no object has the name.
         asyncssh.Error: it cannot be found out.
     """
     try:
         type_ = (await status).type
     except asyncssh.SFTPNoSuchFile:
         return
-    shown = target.decode(errors="backslashreplace")
     if type_ != asyncssh.FILEXFER_TYPE_REGULAR:
-        raise StorageError(f"{shown}: it is not a regular file", hint=STRANGER_HINT)
+        raise Unusable("it is not a regular file", STRANGER_HINT)
     await flush_folders(channel, server, folders)
-    raise ObjectExists(f"{shown} exists already")
+    raise NameTaken
 
 
 async def _publish(
@@ -219,8 +215,8 @@ async def _publish(
 
     Raises:
         _NeedsNoLink: it turns out that no links are made, and the object is to be sent again, which it may be.
-        ObjectExists: the name is taken.
-        StorageError: something that is no object has the name.
+        NameTaken: it is.
+        Unusable: something that is no object has the name.
         asyncssh.Error: it cannot be named.
     """
     sftp, knew_links = channel.sftp, server.has_links
@@ -252,8 +248,8 @@ async def _is_named(
     """Whether the file got its name, durably, or else the server may know no such request.
 
     Raises:
-        ObjectExists: the name is taken.
-        StorageError: something that is no object has the name.
+        NameTaken: it is.
+        Unusable: something that is no object has the name.
         asyncssh.Error: it failed, where it must not.
     """
     await flush_folders(channel, server, folders)

@@ -16,8 +16,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -30,10 +31,10 @@ from backthen.repository.storage.access import StorageAccess
 from backthen.repository.storage.backends.event_loop import EventLoop
 from backthen.repository.storage.backends.sftp.address import parse_address
 from backthen.repository.storage.backends.sftp.connection import Channel, Connection, foretelling
-from backthen.repository.storage.backends.sftp.errors import is_lost, plain_errors
+from backthen.repository.storage.backends.sftp.errors import StorageClosed, is_lost, plain_errors
 from backthen.repository.storage.backends.sftp.folders import (
+    FolderEntry,
     Server,
-    entry_name,
     make_folders,
     make_root,
     read_folder,
@@ -43,19 +44,20 @@ from backthen.repository.storage.backends.sftp.login import open_ssh
 from backthen.repository.storage.backends.sftp.publishing import put_object, server_time_s
 from backthen.repository.storage.backends.sftp.transfer import Upload, fetch_object
 from backthen.repository.storage.contract import StoredObject
+from backthen.repository.storage.local_file import of_local_file
 from backthen.repository.storage.names import (
     CONFIG_NAME,
     FOLDERS,
+    SPOOL,
     UNLOCKED_PREFIX,
     check_folder,
     check_object_name,
-    is_object_name,
+    is_leftover,
 )
 from backthen.repository.storage.pacing import Pace
 
 CONCURRENCY = 8
 ABANDONED_AFTER_S = 24 * 60 * 60
-_SPOOL = "tmp"
 _CLOSE_S = 2.0
 _Result = TypeVar("_Result")
 _log = logging.getLogger(__name__)
@@ -79,6 +81,7 @@ class SftpStorage:
         self._server = Server(self._address.path)
         self._connection: Connection | None = None
         self._connecting = asyncio.Lock()
+        self._closing = threading.Event()
         self._broken_off: dict[str, Upload] = {}
         self._held_repository = False
 
@@ -137,11 +140,11 @@ class SftpStorage:
             StorageError: it cannot be stored, or the file cannot be read; the file is left.
         """
         check_object_name(name)
-        with _of_local_file(path), path.open("rb") as file:
+        with of_local_file(path), path.open("rb") as file:
             descriptor = file.fileno()
 
             def read(offset: int, length: int) -> bytes:
-                with _of_local_file(path):
+                with of_local_file(path):
                     return os.pread(descriptor, length, offset)
 
             size = os.fstat(descriptor).st_size
@@ -182,18 +185,20 @@ class SftpStorage:
         Raises:
             StorageError: the folder cannot be read or written.
         """
-        return self._run(self._remove_abandoned(), _SPOOL)
+        return self._run(self._remove_abandoned(), SPOOL)
 
     def close(self) -> None:
-        """See `Storage.close`."""
+        """See `Storage.close`; who is at work meanwhile is refused, and opens no connection that nobody would close."""
+        self._closing.set()
         connection, self._connection = self._connection, None
         if connection is not None:
             try:
-                self._loop.run(connection.close(), _CLOSE_S)
+                self._loop.run(_hang_up(connection), _CLOSE_S)
             except (OSError, asyncssh.Error) as error:  # a time-out among them
                 _log.debug("hanging up: %s", error)
         self._loop.close()
         self._connecting = asyncio.Lock()
+        self._closing.clear()
 
     def _run(self, work: Coroutine[Any, Any, _Result], name: str = "") -> _Result:
         """Let the event loop do it, and say of errors what they are about.
@@ -202,41 +207,48 @@ class SftpStorage:
             StorageError: it failed.
         """
         with plain_errors(f"{self._location}/{name}" if name else self._location):
+            if self._closing.is_set():
+                work.close()
+                raise StorageClosed
             return self._loop.run(work, None)
 
     @asynccontextmanager
     async def _channel(self) -> AsyncIterator[Channel]:
+        if self._closing.is_set():
+            raise StorageClosed
         async with self._connecting:
-            if self._connection is None or not self._connection.is_alive:
-                self._connection = Connection(await open_ssh(self._address, self._access), self._access.timeout_s)
             connection = self._connection
+            if connection is None or not connection.is_alive:
+                connection = Connection(await open_ssh(self._address, self._access), self._access.timeout_s)
+                if self._closing.is_set():
+                    connection.abort()
+                    raise StorageClosed
+                self._connection = connection
         async with connection.channel() as channel:
             yield channel
 
     async def _create(self) -> None:
         async with self._channel() as channel:
             await make_root(channel, self._server, self._address.path)
-            entries = {entry_name(entry): entry for entry in await read_folder(channel, self._address.path)}
-            if CONFIG_NAME in entries:
+            entries = sorted(await read_folder(channel, self._address.path))
+            if any(entry.name == CONFIG_NAME for entry in entries):
                 raise RepositoryExists(f"there is a repository at {self._location} already")
-            for name, entry in sorted(entries.items()):
-                if not await self._is_leftover(channel, name, entry):
+            for entry in entries:
+                if not await self._is_leftover(channel, entry):
                     raise InvalidRequest(
-                        f"{self._location} is not empty: it holds {name!r}", hint="Choose a new or an empty folder."
+                        f"{self._location} is not empty: it holds {entry.name!r}",
+                        hint="Choose a new or an empty folder.",
                     )
             await make_folders(channel, map(self._path, FOLDERS))
 
-    async def _is_leftover(self, channel: Channel, name: str, entry: asyncssh.SFTPName) -> bool:
-        """Whether an empty storage may hold it: the top of a fresh disk, and what a killed `create` or its user left.
-
-        That is empty folders, and key slots: they come before `config`, and without it they open nothing.
-        """
-        if name in ("lost+found", _SPOOL):
+    async def _is_leftover(self, channel: Channel, entry: FolderEntry) -> bool:
+        """Whether an empty storage may hold it; it may be a folder of nothing else, too."""
+        if is_leftover(entry.name):
             return True
-        if name not in FOLDERS or entry.attrs.type != asyncssh.FILEXFER_TYPE_DIRECTORY:
+        if entry.name not in FOLDERS or entry.type != asyncssh.FILEXFER_TYPE_DIRECTORY:
             return False
-        inside = await read_folder(channel, self._path(name))
-        return all(name == "keys" and is_object_name(f"{name}/{entry_name(file)}") for file in inside)
+        inside = await read_folder(channel, self._path(entry.name))
+        return all(is_leftover(f"{entry.name}/{file.name}") for file in inside)
 
     async def _put(self, name: str, read: Callable[[int, int], bytes], size: int, upload: Upload) -> None:
         async with self._channel() as channel:
@@ -290,19 +302,19 @@ class SftpStorage:
     async def _remove_abandoned(self) -> int:
         async with self._channel() as channel:
             try:
-                entries = await read_folder(channel, self._path(_SPOOL))
+                entries = await read_folder(channel, self._path(SPOOL))
             except asyncssh.SFTPNoSuchFile:
                 return 0
             files = [
                 entry
                 for entry in entries
-                if entry.attrs.type == asyncssh.FILEXFER_TYPE_REGULAR and entry_name(entry).startswith(UNLOCKED_PREFIX)
+                if entry.type == asyncssh.FILEXFER_TYPE_REGULAR and entry.name.startswith(UNLOCKED_PREFIX)
             ]
             if not files:
                 return 0
             now_s = await server_time_s(channel, self._new_upload())
-            old = [entry for entry in files if now_s - (entry.attrs.mtime or now_s) > ABANDONED_AFTER_S]
-            removed = [self._remove(channel, f"{_SPOOL}/{entry_name(entry)}") for entry in old]
+            old = [entry for entry in files if now_s - (entry.mtime or now_s) > ABANDONED_AFTER_S]
+            removed = [self._remove(channel, f"{SPOOL}/{entry.name}") for entry in old]
             try:
                 return sum(await asyncio.gather(*removed))
             except asyncssh.SFTPPermissionDenied:
@@ -332,17 +344,13 @@ class SftpStorage:
         return self._address.path + b"/" + name.encode(errors="surrogateescape")
 
     def _new_upload(self) -> Upload:
-        return Upload(self._path(f"{_SPOOL}/{UNLOCKED_PREFIX}{random_bytes(16).hex()}"))
+        return Upload(self._path(f"{SPOOL}/{UNLOCKED_PREFIX}{random_bytes(16).hex()}"))
 
 
-@contextmanager
-def _of_local_file(path: Path) -> Iterator[None]:
-    """Say of errors that they are those of a file of this machine, and none of the network.
-
-    Raises:
-        StorageError: for an `OSError` that is raised inside.
-    """
+async def _hang_up(connection: Connection) -> None:
+    """Say good-bye, or let go at once where that takes too long."""
     try:
-        yield
-    except OSError as error:
-        raise StorageError(f"{path}: {error.strerror or error}") from error
+        await connection.close()
+    except BaseException:
+        connection.abort()
+        raise

@@ -11,9 +11,8 @@ from typing import Any, NamedTuple
 
 import asyncssh
 
-from backthen.repository.errors import StorageError
 from backthen.repository.storage.backends.sftp.connection import Channel
-from backthen.repository.storage.backends.sftp.errors import STRANGER_HINT
+from backthen.repository.storage.backends.sftp.errors import STRANGER_HINT, Unusable
 from backthen.repository.storage.pacing import Pace
 
 PIECE_BYTES = 64 * 1024
@@ -103,6 +102,8 @@ async def send_object(
         await answer
         upload.durable = max(upload.durable, durable)
 
+    if size > SMALL_BYTES:
+        channel.widen()
     sync_at = upload.durable + SYNC_BYTES
     for offset, length in _pieces(upload.durable, size, sftp.limits.max_write_len):
         if offset >= sync_at:
@@ -128,7 +129,7 @@ async def fetch_object(
 
     Raises:
         WronglyForetold: they were asked for in vain, since a handle was foretold wrongly.
-        StorageError: it is no object.
+        Unusable: it is no object.
         asyncssh.Error: the server did not give them, SFTPNoSuchFile where there is none.
     """
     sftp = channel.sftp
@@ -149,6 +150,8 @@ async def fetch_object(
         size = _regular_size(await status)
         end = size if length is None else min(size, begin + length)
         asked = deque(channel.send(_read_rest(channel, handle, piece, end)) for piece in early)
+        if end - begin > SMALL_BYTES:
+            channel.widen()
         for at, wanted in _pieces(offset, end, sftp.limits.max_read_len):
             if delay_s := pace.delay_s(wanted):
                 await asyncio.sleep(delay_s)
@@ -218,8 +221,8 @@ def _regular_size(status: asyncssh.SFTPAttrs) -> int:
     """The size of a regular file.
 
     Raises:
-        StorageError: it is none.
+        Unusable: it is none.
     """
     if status.type != asyncssh.FILEXFER_TYPE_REGULAR or status.size is None:
-        raise StorageError("it is not a regular file", hint=STRANGER_HINT)
+        raise Unusable("it is not a regular file", STRANGER_HINT)
     return status.size
