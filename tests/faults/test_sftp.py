@@ -219,6 +219,7 @@ def test_a_full_disk_is_told_and_nothing_of_the_object_is_left(folder: Path, tmp
 
 def test_what_is_small_takes_one_round_trip_and_two_to_store(ssh_server: SshServer, tmp_path: Path) -> None:
     """A listing takes one more for the folders of packs, and the very first object for its folders."""
+    half_a_mib = os.urandom(MIB // 2)
     with SlowLine(("127.0.0.1", ssh_server.port), round_trip_s=0.2) as line:
         ssh_server.also_at(line.port)
         location = f"sftp://{ssh_server.user}@127.0.0.1:{line.port}{tmp_path}/repository"
@@ -227,7 +228,7 @@ def test_what_is_small_takes_one_round_trip_and_two_to_store(ssh_server: SshServ
                 storage.create()
                 storage.put(CONFIG_NAME, b"config")
                 storage.put(_index(b"first"), b"first")
-                storage.put(_pack(b"pack"), b"pack")
+                storage.put(_pack(half_a_mib), half_a_mib)
             before = line.counts.round_trips
 
             def round_trips(act: Callable[[], object]) -> int:
@@ -240,6 +241,7 @@ def test_what_is_small_takes_one_round_trip_and_two_to_store(ssh_server: SshServ
             assert 2 == round_trips(lambda: storage.put(_index(content), content))
             assert 1 == round_trips(lambda: storage.get(_index(content), 0, 32 * MIB))
             assert 1 == round_trips(lambda: storage.get(_index(content), 1000, 1000))
+            assert 1 == round_trips(lambda: storage.get(_pack(half_a_mib), 0, MIB // 2))
             assert 1 == round_trips(lambda: list(storage.list("index")))
             assert 1 == round_trips(lambda: list(storage.list("marks")))
             assert 2 == round_trips(lambda: list(storage.list("packs")))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import subprocess
@@ -200,6 +201,18 @@ def test_no_process_is_made_where_there_are_threads_or_connections(
     assert walk_apart(find_repository(elsewhere, folders), (b"/etc",), ExclusionRules, one_file_system=False) is None
 
 
+def test_who_may_have_no_more_processes_walks_here(
+    repository: Repository, tmp_path: Path, folders: Folders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repository.close()
+    here = find_repository(open_storage(str(tmp_path / "repository")), folders)
+    open_before = os.listdir("/proc/self/fd")
+    monkeypatch.setattr("backthen.repository.walking.can_fork", lambda: True)
+    monkeypatch.setattr(os, "fork", _refuse)
+    assert walk_apart(here, (b"/etc",), ExclusionRules, one_file_system=False) is None
+    assert open_before == os.listdir("/proc/self/fd")
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 def test_the_process_is_gone_when_the_walk_is_left(
     repository: Repository, tmp_path: Path, tree: Path, folders: Folders
@@ -226,6 +239,10 @@ def test_the_process_is_gone_when_the_walk_is_left(
 def _status(status: object) -> tuple[int, ...]:
     names = ("st_mode", "st_ino", "st_dev", "st_nlink", "st_uid", "st_size", "st_mtime_ns", "st_ctime_ns", "st_blocks")
     return tuple(getattr(status, name) for name in names)
+
+
+def _refuse() -> int:
+    raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
 
 
 def _ended_process() -> int:

@@ -206,7 +206,7 @@ class Processes(Generic[_Job, _Result]):
 
     def _fork(self, prepare: Callable[[], Callable[[_Job, list[int]], _Result]]) -> _Worker[_Result]:
         here, there = socket.socketpair()
-        with there, _without_interrupts():
+        with there, without_interrupts():
             try:
                 pid = os.fork()
             except OSError:
@@ -219,7 +219,7 @@ class Processes(Generic[_Job, _Result]):
 
 
 @contextlib.contextmanager
-def _without_interrupts() -> Iterator[None]:
+def without_interrupts() -> Iterator[None]:
     """Ctrl-C reaches every process of a terminal: a new one must not take it before it knows to leave it alone."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:

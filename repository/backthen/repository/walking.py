@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
 from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from backthen.repository import clock
 from backthen.repository.locked import LockedRepository
+from backthen.repository.processes import can_fork, without_interrupts
 
 if TYPE_CHECKING:
     from backthen.repository.source import Event, ExclusionRules
@@ -62,8 +62,8 @@ def walk_apart(
 ) -> WalkApart | None:
     """Begin to walk as a snapshot of that request into that repository does.
 
-    None in a process that has threads, as those of connections to a repository that is elsewhere: the locks that others
-    hold would never be let go in a fork.
+    None where a fork is not safe or of no use, as with the threads of connections to a repository that is elsewhere, or
+    where there can be no more processes.
     Whatever goes wrong there ends it early; who walks here instead meets it too, and says so.
 
     Args:
@@ -71,24 +71,27 @@ def walk_apart(
         paths: what is to be saved.
         make_rules: what is left out; called there.
         one_file_system: do not enter other file systems than those of `paths`.
-
-    Raises:
-        OSError: there cannot be another process.
     """
-    if threading.active_count() > 1 or locked.folder is None:
+    if locked.folder is None or not can_fork():
         return None
     own_folders = (locked.cache_folder, locked.folder)
     started_ns = clock.now_ns()
     reading, writing = os.pipe()
-    process = os.fork()
-    if process == 0:
+    with without_interrupts():  # Ctrl-C is left to this process, which ends the other
         try:
+            process = os.fork()
+        except OSError:
             os.close(reading)
-            with open(writing, "wb") as target:
-                spool = locked.cache_folder / "spool"
-                _walk(target, own_folders, spool, paths, make_rules(), one_file_system=one_file_system)
-        finally:
-            os._exit(0)
+            os.close(writing)
+            return None
+        if process == 0:
+            try:
+                os.close(reading)
+                with open(writing, "wb") as target:
+                    spool = locked.cache_folder / "spool"
+                    _walk(target, own_folders, spool, paths, make_rules(), one_file_system=one_file_system)
+            finally:
+                os._exit(0)
     os.close(writing)
     return WalkApart(process, open(reading, "rb"), started_ns)
 

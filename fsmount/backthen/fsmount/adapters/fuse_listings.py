@@ -73,7 +73,8 @@ class Listings:
         if source is self._view.near:
             with self._upcoming_lock:
                 self._upcoming.opened(number)
-            self._is_settled = False
+            # The first request on the listing comes at once; where the kernel has kept it, nothing comes.
+            self._is_settled = True
             listing = self._ready.pop(number, None)
         if listing is None or not self._view.is_shown(number):
             listing = self._begin(source, number)
@@ -95,17 +96,26 @@ class Listings:
         self._open.remove(handle)
 
     def prepare(self) -> bool:
-        """Make the listing of a folder ready that is likely to be asked for next; whether there was one to be made."""
+        """Do a step of making the listing of a folder ready that is asked for next; whether there was one to be done.
+
+        A step is short, since a request may come meanwhile: first a folder is read, then the answer made.
+        """
         if self._is_settled:
             return False
         with self._upcoming_lock:
             likely = list(self._upcoming.next())
         for number in likely:
+            # Tried once: whatever fails is left to whoever asks.
             if number not in self._ready:
-                if len(self._ready) == READY_MAX:
-                    del self._ready[next(iter(self._ready))]
+                self._make_room()
                 self._ready[number] = None
-                self._ready[number] = self._made_ready(number)
+                self._ready[number] = self._read_ahead(number)
+                return True
+            listing = self._ready[number]
+            if listing is not None and listing.beginning is None:
+                self._ready[number] = None
+                listing.beginning = self._read(self._view.near, listing, number, 0, self._size)
+                self._ready[number] = listing
                 return True
         self._is_settled = True
         return False
@@ -118,11 +128,14 @@ class Listings:
     def _begin(self, source: BlobSource, number: int) -> _Listing:
         return _Listing(self._view.open_directory(source, number), is_lasting=self._view.is_lasting(number))
 
-    def _made_ready(self, number: int) -> _Listing | None:
-        # Where something is not in memory, or damaged, whoever asks will bring it, or meet it.
+    def _make_room(self) -> None:
+        if len(self._ready) == READY_MAX:
+            del self._ready[next(iter(self._ready))]
+
+    def _read_ahead(self, number: int) -> _Listing | None:
         with suppress(NotInMemory, ViewError):
             listing = self._begin(self._view.near, number)
-            listing.beginning = self._read(self._view.near, listing, number, 0, self._size)
+            listing.ahead = _Ahead(0, self._view.read_directory(self._view.near, listing.directory, 0))
             return listing
         return None
 

@@ -13,7 +13,7 @@ from backthen.repository.model.entry import EntryType
 from backthen.repository.model.records import Root, encode_record
 from backthen.repository.storage import Storage, parse_root_name, root_name
 
-SHORT_BYTES = fmt.MIB
+SHORT_BYTES = fmt.MIB // 4
 """Roots of so many bytes at most are read side by side, as nearly all are: no listing is asked how long they are."""
 
 

@@ -26,7 +26,12 @@ _Answer = TypeVar("_Answer")
 
 
 class Connection:
-    """Channels in one SSH connection. To be used in one event loop."""
+    """Channels in one SSH connection. To be used in one event loop.
+
+    Attributes:
+        turn: whose it is to fill the line with an object. Two that share it would come to their ends at once, and leave
+            it idle while both wait for the server to flush them.
+    """
 
     def __init__(self, hops: list[asyncssh.SSHClientConnection], timeout_s: float) -> None:
         """Use connections, of which the last leads to the server and the others lead there.
@@ -40,6 +45,7 @@ class Connection:
         self._channels: list[Channel] = []
         self._channels_max = CHANNELS_MAX
         self._opening = asyncio.Lock()
+        self.turn = asyncio.Lock()
         self._further: asyncio.Task[None] | None = None
         self._waiting = 0
         self._heard_s = 0.0
@@ -200,6 +206,11 @@ class Channel:
         self._to_close: list[bytes] = []
         self._tasks: set[asyncio.Task[Any]] = set()
         self.send(sftp.request_limits())
+
+    @property
+    def turn(self) -> asyncio.Lock:
+        """See `Connection.turn`."""
+        return self._connection.turn
 
     def widen(self) -> None:
         """See `Connection.widen`."""

@@ -19,7 +19,9 @@ PIECE_BYTES = 64 * 1024
 IN_FLIGHT_MAX = 64
 """Pieces of one object on their way: 4 MiB, which is 80 MB/s over a line of 50 ms."""
 SMALL_BYTES = 256 * 1024
-"""So much of an object goes along with the request to open it, written or asked for."""
+"""So much of an object goes along with the request to open it, written, or asked for where nobody knows its length."""
+_PART_BYTES = 1 << 20
+"""So much of an object is asked for along with the request to open it, where it is known to be that long."""
 SYNC_BYTES = 8 * 1024 * 1024
 """After so many bytes the server is told to flush them to its disk, without waiting until it has."""
 
@@ -104,17 +106,18 @@ async def send_object(
 
     if size > SMALL_BYTES:
         channel.widen()
-    sync_at = upload.durable + SYNC_BYTES
-    for offset, length in _pieces(upload.durable, size, sftp.limits.max_write_len):
-        if offset >= sync_at:
-            on_their_way.append((channel.send(flush(channel, handle)), offset))
-            sync_at = offset + SYNC_BYTES
-        data = read(offset, length)
-        if delay_s := pace.delay_s(length):
-            await asyncio.sleep(delay_s)
-        while len(on_their_way) >= IN_FLIGHT_MAX:
-            await take_oldest()
-        on_their_way.append((channel.send(sftp.write(handle, offset, data)), 0))
+    async with channel.turn:
+        sync_at = upload.durable + SYNC_BYTES
+        for offset, length in _pieces(upload.durable, size, sftp.limits.max_write_len):
+            if offset >= sync_at:
+                on_their_way.append((channel.send(flush(channel, handle)), offset))
+                sync_at = offset + SYNC_BYTES
+            data = read(offset, length)
+            if delay_s := pace.delay_s(length):
+                await asyncio.sleep(delay_s)
+            while len(on_their_way) >= IN_FLIGHT_MAX:
+                await take_oldest()
+            on_their_way.append((channel.send(sftp.write(handle, offset, data)), 0))
     on_their_way.append((channel.send(flush(channel, handle)), size))
     status = channel.send(sftp.fstat(handle, 0))
     while on_their_way:
@@ -139,7 +142,7 @@ async def fetch_object(
     early: list[_Piece] = []
     begin = offset
     if opening.foretold is not None:
-        offset += SMALL_BYTES if length is None else min(length, SMALL_BYTES)
+        offset += SMALL_BYTES if length is None or length > _PART_BYTES else length
         for at, wanted in _pieces(begin, offset, sftp.limits.max_read_len):
             early.append(_Piece(at, wanted, channel.send(_read(channel, opening.foretold, at, wanted))))
     status = channel.send(sftp.lstat(path, 0))
