@@ -51,7 +51,8 @@ class Contents(Protocol):
             leaving: the packs in storage that `move_out` will be given.
 
         Raises:
-            DamageError: something is not.
+            MissingError: something is not.
+            DamageError: something cannot be read.
         """
         ...
 
@@ -132,6 +133,7 @@ class Pruner:
         fresh = view.roots.keys() - view.condemned.roots
         forgotten = fresh & view.forgotten
         abandoned = {id_ for id_ in fresh - view.logged if _is_abandoned(view.roots[id_], view, now_ns)}
+        abandoned |= self._incomplete({id_: view.roots[id_] for id_ in fresh - view.logged - abandoned})
         dying = forgotten | abandoned | {id_ for id_ in view.condemned.roots if view.is_dead(id_)}
         self._contents.need({id_: root for id_, root in view.roots.items() if id_ not in dying}, frozenset())
         packs = self._contents.expendable()
@@ -182,6 +184,19 @@ class Pruner:
         )
         return going
 
+    def _incomplete(self, unlogged: Mapping[SnapshotId, Root]) -> set[SnapshotId]:
+        """The unlogged roots of which something is missing: an earlier prune took it before their writers looked.
+
+        They can never be logged as they are, and must not keep prunes from making room.
+        """
+        incomplete = set()
+        for id_, root in sorted(unlogged.items()):
+            try:
+                self._contents.need({id_: root}, frozenset())
+            except MissingError:
+                incomplete.add(id_)
+        return incomplete
+
     def _look(self) -> _View:
         """Look at roots, log, marks, packs and index, in this order."""
         roots = self._read_roots()
@@ -229,13 +244,13 @@ class Pruner:
 def _is_abandoned(root: Root, view: _View, now_ns: int) -> bool:
     """Whether nobody will take up an unlogged root.
 
-    Its owner has come further since, or has not come back.
+    Its owner has come further since, in the same run or in a later one, or has not come back.
     """
     if now_ns - root.ended_ns > _ABANDONED_AFTER_NS:
         return True
     return any(
         id_ in view.logged
         and (later.host, later.paths) == (root.host, root.paths)
-        and later.started_ns > root.started_ns
+        and later.started_ns >= root.started_ns
         for id_, later in view.roots.items()
     )

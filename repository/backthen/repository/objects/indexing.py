@@ -47,6 +47,7 @@ def remove_from_index(storage: Storage, keys: RepositoryKeys, packs: Set[PackId]
     """
     replaced: list[str] = []
     kept: dict[int, list[IndexedPack]] = {}
+    done: set[PackId] = set()
     listed = list(storage.list("index"))
     # After that listing: packs are there before an index object names them, so what is not there has been deleted.
     staying = {pack for stored in storage.list("packs") if (pack := parse_pack_name(stored.name)) is not None} - packs
@@ -64,7 +65,8 @@ def remove_from_index(storage: Storage, keys: RepositoryKeys, packs: Set[PackId]
         if any(pack.id not in staying for pack in described.packs):
             replaced.append(stored.name)
             rest = kept.setdefault(described.pack_class, [])
-            rest.extend(pack for pack in described.packs if pack.id in staying)
+            rest.extend(pack for pack in described.packs if pack.id in staying - done)
+            done.update(pack.id for pack in rest)  # of those described twice once is enough
             if is_index_full(rest):
                 put_index(storage, keys, described.pack_class, kept.pop(described.pack_class))
     for pack_class, rest in kept.items():

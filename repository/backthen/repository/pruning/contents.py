@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import fcntl
+import itertools
+import os
 import shutil
 from collections.abc import Container, Iterable, Iterator, Mapping, Set
+from contextlib import suppress
 from itertools import pairwise
+from pathlib import Path
 from typing import NamedTuple
 
 from backthen.repository.compression import Compression
+from backthen.repository.errors import CacheError
 from backthen.repository.ids import PackId, SnapshotId
 from backthen.repository.index import LocalIndex, PackRecord
 from backthen.repository.model.records import Root
 from backthen.repository.objects import BlobWriter, index_orphans, refresh_index, remove_from_index
 from backthen.repository.opening import Repository
+from backthen.repository.private import make_private_folder
 from backthen.repository.progress import Progress
 from backthen.repository.pruning.moving import is_moved_whole, move_needed
 from backthen.repository.pruning.need import Need
@@ -57,12 +64,14 @@ class RepositoryContents:
         self._repository = repository
         self._progress = progress
         self._dry_run = dry_run
-        self._index_folder = repository.cache_folder / "prune-index"
+        self._index_folder, self._lock = _take_folder(repository.cache_folder / "prune")
         self._index = LocalIndex(self._index_folder, repository.keys)
         self._index.clear()
         self._packs: Mapping[PackId, int] = {}
         self._staying: Set[PackId] = frozenset()
+        self._expendable: frozenset[PackId] = frozenset()
         self._need = self._nothing()
+        self._counted_on: Set[PackId] = frozenset()
         self.bytes_moved = 0
 
     def __enter__(self) -> RepositoryContents:
@@ -73,6 +82,7 @@ class RepositoryContents:
         """Remove its index."""
         self._index.close()
         shutil.rmtree(self._index_folder, ignore_errors=True)
+        os.close(self._lock)
 
     @property
     def bytes_stored(self) -> int:
@@ -114,16 +124,24 @@ class RepositoryContents:
         """See `Contents.need`.
 
         Raises:
-            DamageError: something that is needed is damaged or missing.
+            MissingError: something that is needed is missing.
+            DamageError: something that is needed is damaged.
             StorageError: the storage failed.
             CacheError: the local index cannot be used.
         """
-        if not self._need.packs <= self._staying | leaving:
-            # What was found in packs that others delete, or have deleted, has copies to be needed instead.
+        if not self._counted_on - self._staying <= self._expendable & leaving:
+            # Others delete packs that were to stay, or have deleted some. Who condemned them may not have known what is
+            # condemned here, and count on copies in it; so of what has no copy that stays now, all are to be needed.
             self._need = self._nothing()
+            self._counted_on = frozenset()
+        self._counted_on |= self._staying
         self._progress.start("find")
-        for id_, root in roots.items():
-            self._need.add(id_, root, self._staying, self._packs)
+        try:
+            for id_, root in roots.items():
+                self._need.add(id_, root, self._staying, self._packs)
+        except BaseException:
+            self._need = self._nothing()  # pages count as seen whose contents were not
+            raise
 
     def expendable(self) -> frozenset[PackId]:
         """See `Contents.expendable`.
@@ -141,7 +159,8 @@ class RepositoryContents:
                 break
             wasted -= use.bytes_freed
             expendable.add(use.id)
-        return frozenset(expendable)
+        self._expendable = frozenset(expendable)
+        return self._expendable
 
     def move_out(self, packs: Set[PackId]) -> None:
         """See `Contents.move_out`.
@@ -179,6 +198,30 @@ class RepositoryContents:
         for record in self._index.packs():
             if record.id in packs and record.id in self._packs:
                 yield _use(record, self._need.of_pack(record.id))
+
+
+def _take_folder(above: Path) -> tuple[Path, int]:
+    """A folder that no other prune on this machine uses, and the descriptor whose lock (flock) says so.
+
+    One that a killed prune left is taken again, with what is in it.
+
+    Raises:
+        CacheError: it cannot be made.
+    """
+    try:
+        for number in itertools.count():
+            folder = above / str(number)
+            with suppress(FileNotFoundError):  # its prune has just ended
+                make_private_folder(folder)
+                descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+                with suppress(BlockingIOError):
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    if os.fstat(descriptor).st_nlink:
+                        return folder, descriptor
+                os.close(descriptor)
+    except OSError as error:
+        raise CacheError(f"{above} cannot be used: {error.strerror}", hint="Choose another --cache-dir.") from error
+    raise AssertionError("one of them is free")
 
 
 def _use(record: PackRecord, needed: bytes) -> PackUse:
