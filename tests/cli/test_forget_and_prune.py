@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import TIMEOUT_S, User, program
+from tests.support.comparison import differences
 from tests.support.damage_scene import contents_of
+from tests.support.sample_tree import make_sample_tree
 
 MIB = 1 << 20
 
@@ -103,6 +105,27 @@ def test_a_mount_reads_what_a_prune_moved(user: User, tree: Path, past: Path, fi
     user.run("umount", str(past))
 
 
+def test_all_that_a_file_system_can_hold_survives_a_prune(user: User, tmp_path: Path) -> None:
+    tree = tmp_path / "sample"
+    tree.mkdir()
+    make_sample_tree(tree, as_root=os.geteuid() == 0)
+    (tree / "long").write_bytes(random.Random(20).randbytes(20 * MIB))
+    extra = [tree / "folder" / f"extra {number}" for number in range(500)]
+    for number, path in enumerate(extra):
+        path.write_bytes(random.Random(number).randbytes(20_000))
+    user.run("snapshot", "create", str(tree), code=None)
+    for path in extra:
+        path.unlink()
+    kept = user.snapshot(str(tree))
+    user.run("snapshot", "forget", "--keep-last", "1")
+    before = set(user.packs) - set(user.data_packs)
+    assert user.run("prune", "--json").events[-1]["bytes_moved"]
+    assert not before <= set(user.packs), "pages of trees were not moved"
+    assert "No fault was found" in user.run("check", "--read-data").text
+    user.run("restore", f"{kept}:{tree}", "--target", str(tmp_path / "restored"))
+    assert [] == list(differences(os.fsencode(tree), os.fsencode(tmp_path / "restored")))
+
+
 def test_rules_look_at_each_host_and_set_of_paths_by_themselves(user: User, tree: Path) -> None:
     by_host = {host: [user.snapshot("--host", host, str(tree)) for _ in range(2)] for host in ("here", "there")}
     tagged = user.snapshot("--tag", "release", "--host", "here", str(tree))
@@ -127,6 +150,7 @@ def test_rules_look_at_each_host_and_set_of_paths_by_themselves(user: User, tree
         (("--keep-last", "0"), "no rule says what to keep"),
         (("--keep-last", "-1"), "--keep-last"),
         (("--keep-within", "soon"), "not a length of time"),
+        (("--keep-tag", "misspelt"), "keep no snapshot of"),
         (("0123456789",), "no snapshot has an id"),
         (("nonsense",), "is not a snapshot"),
     ],

@@ -119,3 +119,9 @@ def test_something_is_always_kept_of_each_group() -> None:
 def test_rules_that_cannot_keep_are_refused(rules: RetentionRules) -> None:
     with pytest.raises(InvalidRequest):
         apply_retention(_hourly(1), rules, NOW_NS, UTC)
+
+
+def test_rules_that_keep_nothing_of_a_host_are_refused() -> None:
+    infos = [_info(0, NOW, tags=("release",)), _info(1, NOW, host="other")]
+    with pytest.raises(InvalidRequest, match="keep no snapshot of other and /home"):
+        apply_retention(infos, RetentionRules(tags=frozenset({"release"})), NOW_NS, UTC)

@@ -75,7 +75,8 @@ def apply_retention(
         zone: what is local; None for this machine's zone.
 
     Raises:
-        InvalidRequest: no rule can keep anything, or `within` is not a length of time.
+        InvalidRequest: no rule can keep anything, or they keep nothing of some host and paths, which a slip of the pen
+            in a tag would ask for; or `within` is not a length of time.
     """
     if rules == RetentionRules():
         raise InvalidRequest("no rule says what to keep", hint="Keep at least something: `--keep-last 1`.")
@@ -87,6 +88,12 @@ def apply_retention(
     for group in groups.values():
         for id_, reason in _reasons_to_keep(group, rules, now_ns, zone):
             reasons[id_][reason] = None
+        if not any(reasons[info.id] for info in group):
+            raise InvalidRequest(
+                f"the rules keep no snapshot of {group[0].host} and "
+                + ", ".join(path.decode(errors="backslashreplace") for path in group[0].paths),
+                hint="Nothing was forgotten. Add a rule such as `--keep-last 1`, or give the snapshots by their ids.",
+            )
     return [Verdict(info, tuple(reasons[info.id])) for info in infos]
 
 
