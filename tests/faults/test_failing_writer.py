@@ -12,7 +12,7 @@ import pytest
 from backthen.repository import format as fmt
 from backthen.repository.crypto import BlobKind, PackCipher
 from backthen.repository.errors import RepositoryError, StorageError
-from backthen.repository.objects import index_orphans, orphans, writer
+from backthen.repository.objects import index_orphans, indexing, writer
 from backthen.repository.objects.reader import BlobReader
 from backthen.repository.packs import BlobRecord, PackBuilder, Segment, make_run
 from tests.support.blob_client import Client, new_storage
@@ -116,7 +116,7 @@ def test_many_orphans_are_indexed_a_few_at_a_time(client: Client, monkeypatch: p
     for stored in list(client.storage.list("index")):
         client.storage.delete(stored.name)
     client.index.clear()
-    monkeypatch.setattr(orphans, "_PACKS_PER_INDEX", 2, raising=False)
+    monkeypatch.setattr(indexing, "_PACKS_PER_INDEX", 2)
     assert 5 == index_orphans(client.storage, KEYS, client.index, client.packs())
     assert 3 == len(list(client.storage.list("index")))
     assert 5 == client.index.blob_count

@@ -34,6 +34,8 @@ DESCRIPTORS_MAX = 128
 _JOBS_MAX = 2
 """Jobs that a process has at once: when it has told the result of one it need not wait for the next."""
 _LENGTH_BYTES = 4
+_NO_SIGNAL = getattr(socket, "MSG_NOSIGNAL", 0)
+"""The end of the other side is an error of this call alone: libfuse takes it back that Python ignores SIGPIPE."""
 _ENDING_MS_MAX = 20
 
 
@@ -186,7 +188,7 @@ class Processes(Generic[_Job, _Result]):
         self._poll.modify(worker.connection, select.POLLIN | select.POLLOUT)
         while rest:
             with self._missing(worker), contextlib.suppress(BlockingIOError):
-                rest = rest[worker.connection.sendmsg([rest], rights, socket.MSG_DONTWAIT) :]
+                rest = rest[worker.connection.sendmsg([rest], rights, socket.MSG_DONTWAIT | _NO_SIGNAL) :]
                 rights = []
             if rest:
                 self.take(wait=True)
@@ -262,7 +264,7 @@ def _serve(connection: socket.socket, prepare: Callable[[], Callable[[_Job, list
             for descriptor in descriptors:
                 os.close(descriptor)
         data = pickle.dumps(outcome, pickle.HIGHEST_PROTOCOL)
-        connection.sendall(len(data).to_bytes(_LENGTH_BYTES, "big") + data)
+        connection.sendall(len(data).to_bytes(_LENGTH_BYTES, "big") + data, _NO_SIGNAL)
 
 
 def _receive(connection: socket.socket) -> tuple[bytes, list[int]] | None:
