@@ -13,9 +13,9 @@ import pytest
 from typing_extensions import Buffer
 
 from backthen.repository.storage import StoredObject
-from tests.support.commit_world import Loss, run_schedule
+from tests.support.commit_world import run_schedule
 from tests.support.memory_storage import MemoryStorage
-from tests.support.scheduling import SteppingStorage
+from tests.support.scheduling import Loss, SteppingStorage
 
 SCHEDULES = 1500
 SCHEDULES_WEAKENED_MAX = 1500

@@ -29,17 +29,21 @@ from backthen.repository.storage import (
 )
 from tests.support.catalog_records import KEYS
 from tests.support.memory_storage import MemoryStorage
-from tests.support.scheduling import GeneratorProcess, Process, RealProcess, SteppingStorage, run_processes
+from tests.support.scheduling import (
+    GeneratorProcess,
+    Loss,
+    Process,
+    RealProcess,
+    SteppingStorage,
+    WatchedStorage,
+    run_processes,
+)
 
 BLOBS = 5
 STEPS = 250
 TRIES_MAX = 8
 
 Blobs = frozenset[int]
-
-
-class Loss(Exception):
-    """Something that was reported as saved is gone."""
 
 
 class World:
@@ -98,24 +102,6 @@ class World:
         for id_, blobs in self.saved.items():
             if id_ not in self.forgotten and (id_ not in roots or not blobs <= available):
                 raise Loss("root" if id_ not in roots else "blob")
-
-
-class WatchedStorage(MemoryStorage):
-    """Looks for a loss after every deletion: nothing else can lose something that was there when it was reported."""
-
-    def __init__(self, world: World) -> None:
-        super().__init__()
-        self._world = world
-
-    def delete(self, name: str) -> None:
-        """See `Storage.delete`.
-
-        Raises:
-            Loss: something is gone.
-        """
-        self._world.events[f"{name.partition('/')[0]} deleted"] += 1
-        super().delete(name)
-        self._world.check()
 
 
 def _new_root(rng: random.Random, blobs: Blobs, parents: tuple[SnapshotId, ...]) -> Root:

@@ -25,10 +25,9 @@ from backthen.repository.objects import BlobSource
 from backthen.repository.pruning import forget_snapshots, prune_repository
 from backthen.repository.slots import OpenedSlot
 from backthen.repository.storage import parse_pack_name, parse_root_name
-from tests.support.commit_world import Loss
 from tests.support.fixed_keys import fixed_keys
 from tests.support.memory_storage import MemoryStorage
-from tests.support.scheduling import Process, RealProcess, SteppingStorage, run_processes
+from tests.support.scheduling import Loss, Process, RealProcess, SteppingStorage, WatchedStorage, run_processes
 
 KEYS = fixed_keys()
 HEADER = ConfigHeader(KEYS.repository_id, KdfParameters.fresh())
@@ -44,7 +43,7 @@ class PruneWorld:
 
     def __init__(self, rng: random.Random, folder: Path) -> None:
         self.rng = rng
-        self.storage = _WatchedStorage(self)
+        self.storage = WatchedStorage(self)
         self.saved: dict[SnapshotId, Prefixes] = {}
         self.forgotten: set[SnapshotId] = set()
         self.events: Counter[str] = Counter()
@@ -81,22 +80,6 @@ class PruneWorld:
         for id_, prefixes in self.saved.items():
             if id_ not in self.forgotten and (id_ not in roots or not prefixes <= available):
                 raise Loss("root" if id_ not in roots else "blob")
-
-
-class _WatchedStorage(MemoryStorage):
-    def __init__(self, world: PruneWorld) -> None:
-        super().__init__()
-        self._world = world
-
-    def delete(self, name: str) -> None:
-        """See `Storage.delete`.
-
-        Raises:
-            Loss: something is gone.
-        """
-        self._world.events[f"{name.partition('/')[0]} deleted"] += 1
-        super().delete(name)
-        self._world.check()
 
 
 def _described(data: bytes, name: str) -> dict[PackId, Prefixes]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,7 +15,8 @@ from typing import Any, Protocol
 from typing_extensions import Buffer
 
 from backthen.repository.errors import DamageError
-from backthen.repository.storage import StoredObject
+from backthen.repository.storage import Storage, StoredObject
+from backthen.repository.storage.wrappers.wrapper import StorageWrapper
 from tests.support.memory_storage import MemoryStorage
 
 PROCESSES_MAX = 6
@@ -32,32 +34,12 @@ class Killed(BaseException):
     """The process was killed."""
 
 
-class SteppingStorage:
-    """A storage whose every operation waits for the scheduler."""
+class SteppingStorage(StorageWrapper):
+    """A storage whose every operation but `put_file` waits for the scheduler."""
 
-    def __init__(self, storage: MemoryStorage, wait: Callable[[], None]) -> None:
-        self._storage = storage
+    def __init__(self, storage: Storage, wait: Callable[[], None]) -> None:
+        super().__init__(storage)
         self.wait = wait
-
-    @property
-    def location(self) -> str:
-        """See `Storage.location`."""
-        return self._storage.location
-
-    @property
-    def folder(self) -> Path | None:
-        """See `Storage.folder`."""
-        return None
-
-    @property
-    def spool(self) -> Path | None:
-        """See `Storage.spool`."""
-        return None
-
-    @property
-    def concurrency(self) -> int:
-        """See `Storage.concurrency`."""
-        return 1
 
     def create(self) -> None:
         """See `Storage.create`."""
@@ -89,10 +71,47 @@ class SteppingStorage:
 
     def remove_abandoned_spool(self) -> int:
         """See `Storage.remove_abandoned_spool`."""
-        return 0
+        return self._storage.remove_abandoned_spool()
 
     def close(self) -> None:
         """See `Storage.close`."""
+        self._storage.close()
+
+
+class Loss(Exception):
+    """Something that was reported as saved is gone."""
+
+
+class Watched(Protocol):
+    """A world in which something can be lost."""
+
+    events: Counter[str]
+
+    def check(self) -> None:
+        """Stop at a loss.
+
+        Raises:
+            Loss: something is gone.
+        """
+        ...
+
+
+class WatchedStorage(MemoryStorage):
+    """Looks for a loss after every deletion: nothing else can lose something that was there when it was reported."""
+
+    def __init__(self, world: Watched) -> None:
+        super().__init__()
+        self._world = world
+
+    def delete(self, name: str) -> None:
+        """See `Storage.delete`.
+
+        Raises:
+            Loss: something is gone.
+        """
+        self._world.events[f"{name.partition('/')[0]} deleted"] += 1
+        super().delete(name)
+        self._world.check()
 
 
 class RealProcess:

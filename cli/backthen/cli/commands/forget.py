@@ -129,12 +129,14 @@ def _forget_named(
     *,
     dry_run: bool,
 ) -> ExitCode:
-    from backthen.repository import forget_snapshots
+    from backthen.repository import damaged_snapshots, forget_snapshots
 
     going: dict[SnapshotId, SnapshotInfo] = {}
     damaged: dict[SnapshotId, None] = {}
+    repository.snapshots()
+    unreadable = damaged_snapshots(repository) if repository.damage else []
     for text in texts:
-        lost = _damaged(repository, text)
+        lost = _named(unreadable, text)
         if lost is not None:
             damaged[lost] = None
         else:
@@ -146,13 +148,10 @@ def _forget_named(
     return ExitCode.DONE
 
 
-def _damaged(repository: Repository, text: str) -> SnapshotId | None:
-    """The one snapshot whose root is damaged or gone, and whose id begins with these digits."""
-    from backthen.repository import damaged_snapshots
-
-    if (not repository.snapshots() and not repository.damage) or not _DAMAGED_ID.fullmatch(text.strip().lower()):
-        return None
-    found = [id_ for id_ in damaged_snapshots(repository) if id_.hex().startswith(text.strip().lower())]
+def _named(ids: Sequence[SnapshotId], text: str) -> SnapshotId | None:
+    """The one of the ids that begins with these digits."""
+    words = text.strip().lower()
+    found = [id_ for id_ in ids if id_.hex().startswith(words)] if _DAMAGED_ID.fullmatch(words) else []
     return found[0] if len(found) == 1 else None
 
 
